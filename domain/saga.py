@@ -1,0 +1,306 @@
+"""The facts that move a transaction from service to service, and what they carry.
+
+    TransactionCreated -> RiskApproved -> AccountDebited -> AccountCredited -> TransactionCompleted
+
+and the ways out of it. Who hears which fact, under which key, is `topics/subscriptions.py`; who says it
+is told in each docstring. A fact carries all that the next decider needs: nobody asks anybody.
+Amounts are integers in minor units of their ISO 4217 currency, times Unix milliseconds of the broker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TransactionType(StrEnum):
+    TRANSFER = "transfer"
+    DEPOSIT = "deposit"
+    WITHDRAWAL = "withdrawal"
+
+
+class Rail(StrEnum):
+    """How the money leaves the source: inside our own books, or through a provider."""
+
+    BOOK = "book"
+    EXTERNAL = "external"
+
+
+class Reason(StrEnum):
+    """Why something was refused or failed: one cause, one word, stable for clients."""
+
+    ACCOUNT_CLOSED = "ACCOUNT_CLOSED"
+    ACCOUNT_FROZEN = "ACCOUNT_FROZEN"
+    ACCOUNT_NOT_FOUND = "ACCOUNT_NOT_FOUND"
+    ACCOUNT_NOT_OPEN = "ACCOUNT_NOT_OPEN"
+    BALANCE_LIMIT = "BALANCE_LIMIT"
+    BALANCE_NOT_ZERO = "BALANCE_NOT_ZERO"
+    BLACKLISTED = "BLACKLISTED"
+    CANCELLED = "CANCELLED"
+    CURRENCY_NOT_HELD = "CURRENCY_NOT_HELD"
+    DAILY_LIMIT = "DAILY_LIMIT"
+    DEADLINE_PASSED = "DEADLINE_PASSED"
+    EMAIL_TAKEN = "EMAIL_TAKEN"
+    IDEMPOTENCY_MISMATCH = "IDEMPOTENCY_MISMATCH"
+    INSUFFICIENT_FUNDS = "INSUFFICIENT_FUNDS"
+    IN_FLIGHT = "IN_FLIGHT"
+    NOT_FROZEN = "NOT_FROZEN"
+    NOT_OWNER = "NOT_OWNER"
+    PAYMENT_DECLINED = "PAYMENT_DECLINED"
+    PAYMENT_TIMED_OUT = "PAYMENT_TIMED_OUT"
+    REVIEW_DECIDED = "REVIEW_DECIDED"
+    REVIEW_DECLINED = "REVIEW_DECLINED"
+    REVIEW_EXPIRED = "REVIEW_EXPIRED"
+    REVIEW_NOT_FOUND = "REVIEW_NOT_FOUND"
+    RISK_DECLINED = "RISK_DECLINED"
+    TOO_LATE = "TOO_LATE"
+    TRANSACTION_NOT_FOUND = "TRANSACTION_NOT_FOUND"
+    USER_NOT_FOUND = "USER_NOT_FOUND"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What was ordered; every saga fact carries it unchanged (save a review's new deadline)."""
+
+    transaction_id: str
+    type: TransactionType
+    amount_minor: int
+    currency: str
+    source_account_id: str | None
+    destination_account_id: str | None
+    owner_id: str  # user_id of the source account's owner (of the destination's, for a deposit)
+    actor_id: str  # who ordered it
+    privileged: bool  # ordered by operator, service or admin: behaviour rules do not bind
+    rail: Rail
+    created_ms: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One line of the trace: validate, risk, debit, payment, credit, refund, complete."""
+
+    step: str
+    service: str
+    outcome: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posting:
+    """One side of a double entry: `amount_minor` is added to `account` (an account_id or a system account)."""
+
+    account: str
+    currency: str
+    amount_minor: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """An account's balance in one currency before and after a posting."""
+
+    account_id: str
+    currency: str
+    before_minor: int
+    after_minor: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionCreated:
+    """transaction: the order is valid and known; nothing has moved."""
+
+    order: Order
+    description: str
+    reference: str
+    metadata: dict[str, str]
+    request_hash: str
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskApproved:
+    """risk: money may move; the owner's daily limit is reserved."""
+
+    order: Order
+    score: int
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskDeclined:
+    """risk: money must not move."""
+
+    order: Order
+    score: int
+    reason: Reason
+    rules: tuple[str, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewRequested:
+    """risk: a person must decide; the deadline rests until then."""
+
+    order: Order
+    review_id: str  # <owner_id>.<transaction_id>
+    score: int
+    rules: tuple[str, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountDebited:
+    """account: the amount left the source and is in clearing."""
+
+    order: Order
+    postings: tuple[Posting, ...]
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DebitRefused:
+    """account: the source was not debited and never will be for this transaction."""
+
+    order: Order
+    reason: Reason
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DebitReversed:
+    """account: the debited amount is back on the source; `reason` is what made it necessary."""
+
+    order: Order
+    reason: Reason
+    postings: tuple[Posting, ...]
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DebitSettled:
+    """account: the debited amount left the bank through a rail (clearing to world)."""
+
+    order: Order
+    postings: tuple[Posting, ...]
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountCredited:
+    """account: the amount is on the destination. `balances` has the source's too where one was debited."""
+
+    order: Order
+    postings: tuple[Posting, ...]
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditRefused:
+    """account: the destination was not credited and never will be for this transaction."""
+
+    order: Order
+    reason: Reason
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelTooLate:
+    """account: the cancel came after the money had moved; the transaction goes on."""
+
+    order: Order
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentRequested:
+    """payment: the rail is to be asked, with `payment_id` as its idempotency key."""
+
+    order: Order
+    payment_id: str
+    attempt: int
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentProcessed:
+    """payment: the rail moved the money; from here the transaction only goes forward."""
+
+    order: Order
+    payment_id: str
+    provider_reference: str
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentFailed:
+    """payment: the rail did not move the money and will not."""
+
+    order: Order
+    payment_id: str
+    reason: Reason
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequested:
+    """transaction: the client wants it cancelled; the next decider finds out whether that is possible."""
+
+    order: Order
+    actor_id: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionCompleted:
+    """transaction: final; the money is where it was ordered to go."""
+
+    order: Order
+    request_hash: str
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionFailed:
+    """transaction: final; all money is where it was before, and `reason` says why."""
+
+    order: Order
+    request_hash: str
+    reason: Reason
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionCancelled:
+    """transaction: final; it was cancelled before any money moved."""
+
+    order: Order
+    request_hash: str
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
