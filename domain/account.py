@@ -1,16 +1,15 @@
 """Accounts: who may hold money, how much, and what moves it.
 
-    (absent) --OpenAccount--> OPEN --Freeze--> FROZEN --Unfreeze--> OPEN --Close (all zero)--> CLOSED
+(absent) --OpenAccount--> OPEN --Freeze--> FROZEN --Unfreeze--> OPEN --Close (all zero)--> CLOSED
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from domain.saga import Reason
+from domain.decider import RowKey
+from domain.saga import DebitSuspended, Reason
 
 
 class Status(StrEnum):
@@ -53,6 +52,15 @@ class CloseAccount:
     """Close for good: only at zero in all currencies and with nothing in flight."""
 
     account_id: str
+    actor_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnSuspended:
+    """Put back a debit whose refund failed: suspense to account. An operator's command."""
+
+    account_id: str
+    transaction_id: str
     actor_id: str
 
 
@@ -108,3 +116,63 @@ class AccountCommandRefused:
     command: str  # name of the command's type
     reason: Reason
     at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegClosed:
+    """The debited amount arrived: nothing of this transaction can come back to the source."""
+
+    account_id: str
+    transaction_id: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegsForgotten:
+    """Legs left the table, their time being over: the due rows that said so."""
+
+    due: tuple[RowKey, ...]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Row `account/<account_id>`."""
+
+    account_id: str
+    user_id: str
+    name: str
+    status: Status
+    balances: dict[str, int]  # minor units by currency, all currencies held
+    overdraft_limits: dict[str, int]  # minor units by currency, 0 where not named
+    open_legs: int  # debits of which the end is not known yet
+    request_hash: str
+    version: int
+    created_ms: int
+    updated_ms: int
+
+
+class Side(StrEnum):
+    SOURCE = "source"
+    DESTINATION = "destination"
+
+
+class LegState(StrEnum):
+    """How a transaction stands with one account; all but DEBITED and SUSPENDED are ends."""
+
+    REFUSED = "refused"  # a tombstone too: cancelled before anything moved
+    DEBITED = "debited"
+    SUSPENDED = "suspended"
+    REVERSED = "reversed"
+    SETTLED = "settled"
+    CREDITED = "credited"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leg:
+    """Row `leg/<transaction_id>/<side>`: decided once for this account."""
+
+    account_id: str
+    state: LegState
+    at_ms: int
+    suspended: DebitSuspended | None  # what a later return needs

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from domain.decider import RowKey
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationRequested:
@@ -14,4 +16,21 @@ class NotificationRequested:
     channel: str
     template: str
     data: dict[str, str]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationsForgotten:
+    """Notifications left the table, their time being over: the due rows that said so."""
+
+    due: tuple[RowKey, ...]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """Row `notification/<notification_id>`: requested once, never again."""
+
+    user_id: str
+    template: str
     at_ms: int

@@ -1,21 +1,27 @@
 """Risk: a score from a list of rules, and a decision, before money moves.
 
-    TransactionCreated --score--> RiskApproved | RiskDeclined | ReviewRequested --DecideReview--> ...
+TransactionCreated --score--> RiskApproved | RiskDeclined | ReviewRequested --DecideReview--> ...
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from domain.saga import Reason
+from domain.decider import RowKey
+from domain.saga import Order, Reason, Step
 
 
 class BlacklistKind(StrEnum):
     USER = "user"
     ACCOUNT = "account"
+
+
+class ReviewStatus(StrEnum):
+    OPEN = "open"
+    APPROVED = "approved"
+    DECLINED = "declined"
+    WITHDRAWN = "withdrawn"  # the transaction ended first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +92,7 @@ class ReviewDecided:
 
     review_id: str
     transaction_id: str
-    approved: bool
+    status: ReviewStatus
     actor_id: str
     note: str
     at_ms: int
@@ -108,4 +114,81 @@ class RiskCommandRefused:
     review_id: str
     command: str  # name of the command's type
     reason: Reason
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoresForgotten:
+    """Scores, their list entries and reviews left the table: the due rows that said so."""
+
+    due: tuple[RowKey, ...]
+    at_ms: int
+
+
+class ScoreState(StrEnum):
+    """What a transaction's score led to."""
+
+    APPROVED = "approved"
+    DECLINED = "declined"
+    IN_REVIEW = "in_review"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Row `score/<transaction_id>`: decided once, and what it reserved of the daily limit."""
+
+    owner_id: str
+    number: int  # of its entry in the owner's list
+    state: ScoreState
+    day: int  # of creation, see bank_day
+    currency: str
+    reserved_minor: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Row `owner/<user_id>`. The owner's transactions are rows `listed/<user_id>/<0 … listed - 1>`."""
+
+    user_id: str
+    listed: int
+    minute: int  # of the last order, minutes since 1970
+    orders: int  # in that minute
+    reserved: dict[str, int]  # minor units by `<day>/<currency>`, of the last days alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedTransaction:
+    """Row `listed/<owner_id>/<number>`."""
+
+    transaction_id: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """Row `review/<review_id>`: a person's task, then its outcome."""
+
+    review_id: str
+    order: Order
+    score: int
+    rules: tuple[str, ...]
+    steps: tuple[Step, ...]
+    status: ReviewStatus
+    actor_id: str | None
+    note: str
+    version: int
+    created_ms: int
+    updated_ms: int
+    decided_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blacklisted:
+    """Row `blacklist/<kind>/<value>`, in each partition."""
+
+    kind: BlacklistKind
+    value: str
+    note: str
     at_ms: int

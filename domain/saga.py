@@ -32,22 +32,22 @@ class Reason(StrEnum):
     ACCOUNT_CLOSED = "ACCOUNT_CLOSED"
     ACCOUNT_FROZEN = "ACCOUNT_FROZEN"
     ACCOUNT_NOT_FOUND = "ACCOUNT_NOT_FOUND"
-    ACCOUNT_NOT_OPEN = "ACCOUNT_NOT_OPEN"
     BALANCE_LIMIT = "BALANCE_LIMIT"
     BALANCE_NOT_ZERO = "BALANCE_NOT_ZERO"
     BLACKLISTED = "BLACKLISTED"
     CANCELLED = "CANCELLED"
     CURRENCY_NOT_HELD = "CURRENCY_NOT_HELD"
+    CURRENCY_UNKNOWN = "CURRENCY_UNKNOWN"
     DAILY_LIMIT = "DAILY_LIMIT"
     DEADLINE_PASSED = "DEADLINE_PASSED"
     EMAIL_TAKEN = "EMAIL_TAKEN"
     IDEMPOTENCY_MISMATCH = "IDEMPOTENCY_MISMATCH"
     INSUFFICIENT_FUNDS = "INSUFFICIENT_FUNDS"
+    INVALID_COMMAND = "INVALID_COMMAND"
     IN_FLIGHT = "IN_FLIGHT"
-    NOT_FROZEN = "NOT_FROZEN"
     NOT_OWNER = "NOT_OWNER"
+    NOT_SUSPENDED = "NOT_SUSPENDED"
     PAYMENT_DECLINED = "PAYMENT_DECLINED"
-    PAYMENT_TIMED_OUT = "PAYMENT_TIMED_OUT"
     REVIEW_DECIDED = "REVIEW_DECIDED"
     REVIEW_DECLINED = "REVIEW_DECLINED"
     REVIEW_EXPIRED = "REVIEW_EXPIRED"
@@ -78,7 +78,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One line of the trace: validate, risk, debit, payment, credit, refund, complete."""
+    """One line of the trace: validate, risk, review, debit, payment, credit, refund, complete."""
 
     step: str
     service: str
@@ -198,6 +198,18 @@ class DebitSettled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DebitSuspended:
+    """account: a refund failed for good; the amount is in suspense until an operator returns it."""
+
+    order: Order
+    reason: Reason  # what made the refund necessary
+    postings: tuple[Posting, ...]
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountCredited:
     """account: the amount is on the destination. `balances` has the source's too where one was debited."""
 
@@ -258,6 +270,45 @@ class PaymentFailed:
     order: Order
     payment_id: str
     reason: Reason
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundRequested:
+    """payment: the rail is to give back what it moved, with `refund_id` as its idempotency key."""
+
+    order: Order
+    payment_id: str
+    refund_id: str
+    provider_reference: str
+    attempt: int
+    reason: Reason  # what made the refund necessary
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundProcessed:
+    """payment: the rail gave the money back; the debit can be put back."""
+
+    order: Order
+    payment_id: str
+    reason: Reason  # what made the refund necessary
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundFailed:
+    """payment: the rail will not give the money back. An alert: a person must settle it."""
+
+    order: Order
+    payment_id: str
+    reason: Reason  # what made the refund necessary
     balances: tuple[Balance, ...]
     at_ms: int
     steps: tuple[Step, ...]

@@ -1,16 +1,15 @@
 """Transactions: an order, recorded until it has exactly one end.
 
-    (absent) --CreateTransaction--> PENDING --> COMPLETED | FAILED | CANCELLED
+(absent) --CreateTransaction--> PENDING --> COMPLETED | FAILED | CANCELLED
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from domain.saga import Rail, Reason, TransactionType
+from domain.decider import RowKey
+from domain.saga import Balance, Order, Rail, Reason, Step, TransactionType
 
 
 class Status(StrEnum):
@@ -58,3 +57,41 @@ class TransactionCommandRefused:
     reason: Reason
     request_hash: str
     at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionHeld:
+    """A person must decide first; the transaction is pending until then."""
+
+    transaction_id: str
+    review_id: str
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionsForgotten:
+    """Final transactions left the table, their time being over: the due rows that said so."""
+
+    due: tuple[RowKey, ...]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transaction:
+    """Row `transaction/<transaction_id>`."""
+
+    order: Order
+    description: str
+    reference: str
+    metadata: dict[str, str]
+    request_hash: str
+    status: Status
+    reason: Reason | None
+    review_id: str | None  # set once a person had to decide
+    balances: tuple[Balance, ...]  # of the accounts touched, once final
+    steps: tuple[Step, ...]
+    version: int
+    created_ms: int
+    updated_ms: int
+    completed_ms: int | None  # set once final

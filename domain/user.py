@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from domain.saga import Reason
+from domain.saga import Reason
 
 
 class Role(StrEnum):
@@ -112,4 +110,42 @@ class UserCommandRefused:
     user_id: str
     command: str  # name of the command's type
     reason: Reason
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Row `address/<address>`: whose it is."""
+
+    user_id: str
+    request_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Row `user/<user_id>`. The user's accounts are rows `account-of/<user_id>/<0 … accounts - 1>`."""
+
+    user_id: str
+    email: str
+    name: str
+    roles: tuple[Role, ...]
+    accounts: int
+    version: int
+    created_ms: int
+    updated_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Row `credentials/<user_id>`: the hash of the password."""
+
+    password_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedAccount:
+    """Row `account-of/<user_id>/<number>`, and `has-account/<user_id>/<account_id>` to list it once."""
+
+    account_id: str
+    number: int
     at_ms: int
