@@ -1,15 +1,74 @@
-"""Accounts: who may hold money, how much, and what moves it.
+r"""Accounts: who may hold money, how much, and what moves it.
 
-(absent) --OpenAccount--> OPEN --Freeze--> FROZEN --Unfreeze--> OPEN --Close (all zero)--> CLOSED
+    (absent) --Open--> OPEN --Freeze--> FROZEN --Unfreeze--> OPEN --Close (all zero)--> CLOSED
+
+A transaction meets an account in a leg, one for each side, and each side is decided once:
+
+    source       (absent) --RiskApproved--> REFUSED | DEBITED --arrived--> SETTLED
+                                                         \--put back--> REVERSED
+    destination  (absent) --AccountDebited--> CREDITED | REFUSED
+
+What is debited waits in `clearing` until the other side, or the rail, has taken it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TypeAlias, TypeVar, assert_never, get_args
 
-from domain.decider import RowKey
-from domain.saga import DebitSuspended, Reason
+from domain.decider import (
+    FORGET,
+    Changes,
+    Decider,
+    Due,
+    RowKey,
+    Rows,
+    Tick,
+    forget,
+    forgotten,
+    overdue,
+    tick_keys,
+)
+from domain.ledger import (
+    CLEARING,
+    SUSPENSE,
+    SYSTEM_ACCOUNTS,
+    WORLD,
+    SystemBalance,
+    move,
+    post_system,
+    system_keys,
+)
+from domain.money import AMOUNT_LIMIT_MINOR, BALANCE_LIMIT_MINOR, is_currency
+from domain.saga import (
+    AccountCredited,
+    AccountDebited,
+    Balance,
+    CancelRequested,
+    CancelTooLate,
+    CreditRefused,
+    DebitRefused,
+    DebitReversed,
+    DebitSettled,
+    DebitSuspended,
+    Order,
+    PaymentFailed,
+    PaymentProcessed,
+    Posting,
+    Rail,
+    Reason,
+    RefundFailed,
+    RefundProcessed,
+    RiskApproved,
+    Step,
+    TransactionCompleted,
+    TransactionType,
+    traced,
+)
+
+SERVICE = "account"
 
 
 class Status(StrEnum):
@@ -20,7 +79,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAccount:
-    """Open an account for `user_id`; overdraft limits are minor units by currency, 0 where not named."""
+    """Open an account for `user_id`; overdraft limits in minor units, 0 where not named."""
 
     account_id: str
     user_id: str
@@ -176,3 +235,596 @@ class Leg:
     state: LegState
     at_ms: int
     suspended: DebitSuspended | None  # what a later return needs
+
+
+Message: TypeAlias = (
+    RiskApproved
+    | AccountDebited
+    | TransactionCompleted
+    | PaymentProcessed
+    | PaymentFailed
+    | CreditRefused
+    | RefundProcessed
+    | RefundFailed
+    | CancelRequested
+    | OpenAccount
+    | FreezeAccount
+    | UnfreezeAccount
+    | CloseAccount
+    | ReturnSuspended
+    | Tick
+)
+Event: TypeAlias = (
+    AccountDebited
+    | AccountCredited
+    | LegClosed
+    | DebitRefused
+    | CreditRefused
+    | DebitReversed
+    | DebitSettled
+    | DebitSuspended
+    | CancelTooLate
+    | AccountOpened
+    | AccountFrozen
+    | AccountUnfrozen
+    | AccountClosed
+    | AccountCommandRefused
+    | LegsForgotten
+)
+Command: TypeAlias = OpenAccount | FreezeAccount | UnfreezeAccount | CloseAccount | ReturnSuspended
+
+
+def decide(rows: Rows, message: Message, at_ms: int) -> Sequence[Event]:
+    match message:
+        case RiskApproved():
+            if message.order.type is TransactionType.DEPOSIT:
+                return _credit(rows, message, WORLD, (), at_ms)
+            return _debit(rows, message, at_ms)
+        case AccountDebited():
+            return _credit(rows, message, CLEARING, message.balances, at_ms)
+        case TransactionCompleted():
+            return _close_leg(rows, message, at_ms)
+        case PaymentProcessed():
+            if message.order.type is TransactionType.WITHDRAWAL:
+                return _settle(rows, message, at_ms)
+            return _credit(rows, message, CLEARING, message.balances, at_ms)
+        case PaymentFailed() | CreditRefused() | RefundProcessed():
+            return _put_back(rows, message, at_ms)
+        case RefundFailed():
+            return _suspend(rows, message, at_ms)
+        case CancelRequested():
+            return _cancel(rows, message, at_ms)
+        case OpenAccount():
+            return _open(rows, message, at_ms)
+        case FreezeAccount() | UnfreezeAccount() | CloseAccount():
+            return _manage(rows, message, at_ms)
+        case ReturnSuspended():
+            return _return_suspended(rows, message, at_ms)
+        case Tick():
+            due = overdue(rows, message, FORGET, at_ms)
+            return (LegsForgotten(due=due, at_ms=at_ms),) if due else ()
+        case _:
+            assert_never(message)
+
+
+def _debit(rows: Rows, fact: RiskApproved, at_ms: int) -> Sequence[Event]:
+    """Debited or never: the source decides once."""
+    order = fact.order
+    assert order.source_account_id is not None
+    if leg_key(order, Side.SOURCE) in rows:
+        return ()
+    account: Account | None = rows.get(account_key(order.source_account_id))
+    if at_ms > order.deadline_ms:
+        return _refuse_debit(fact, Reason.DEADLINE_PASSED, at_ms)
+    if account is None:
+        return _refuse_debit(fact, Reason.ACCOUNT_NOT_FOUND, at_ms)
+    if account.user_id != order.owner_id:
+        return _refuse_debit(fact, Reason.NOT_OWNER, at_ms)
+    if (reason := _unusable(account, order.currency)) is not None:
+        return _refuse_debit(fact, reason, at_ms)
+    overdraft_limit = account.overdraft_limits.get(order.currency, 0)
+    if account.balances[order.currency] - order.amount_minor < -overdraft_limit:
+        return _refuse_debit(fact, Reason.INSUFFICIENT_FUNDS, at_ms)
+    steps = traced(fact.steps, "debit", SERVICE, "debited", at_ms)
+    if order.rail is Rail.BOOK:  # our own books pay at once: no hop, but a step of the trace
+        steps = traced(steps, "payment", SERVICE, "book", at_ms)
+    return (
+        AccountDebited(
+            order=order,
+            postings=move(order.currency, order.amount_minor, account.account_id, CLEARING),
+            balances=(_moved(account, order.currency, -order.amount_minor),),
+            at_ms=at_ms,
+            steps=steps,
+        ),
+    )
+
+
+def _credit(
+    rows: Rows,
+    fact: RiskApproved | AccountDebited | PaymentProcessed,
+    origin: str,
+    balances: tuple[Balance, ...],
+    at_ms: int,
+) -> Sequence[Event]:
+    """Credited or never: the destination decides once. `origin`: the system account that pays."""
+    order = fact.order
+    assert order.destination_account_id is not None
+    if leg_key(order, Side.DESTINATION) in rows:
+        return ()
+    account: Account | None = rows.get(account_key(order.destination_account_id))
+    if at_ms > order.deadline_ms and not isinstance(fact, PaymentProcessed):
+        return _refuse_credit(fact, Reason.DEADLINE_PASSED, balances, at_ms)
+    if account is None:
+        return _refuse_credit(fact, Reason.ACCOUNT_NOT_FOUND, balances, at_ms)
+    if (reason := _unusable(account, order.currency)) is not None:
+        return _refuse_credit(fact, reason, balances, at_ms)
+    if account.balances[order.currency] + order.amount_minor > BALANCE_LIMIT_MINOR:
+        return _refuse_credit(fact, Reason.BALANCE_LIMIT, balances, at_ms)
+    return (
+        AccountCredited(
+            order=order,
+            postings=move(order.currency, order.amount_minor, origin, account.account_id),
+            balances=(*balances, _moved(account, order.currency, order.amount_minor)),
+            at_ms=at_ms,
+            steps=traced(fact.steps, "credit", SERVICE, "credited", at_ms),
+        ),
+    )
+
+
+def _close_leg(rows: Rows, fact: TransactionCompleted, at_ms: int) -> Sequence[Event]:
+    order = fact.order
+    if not _is_leg(rows, order, LegState.DEBITED):
+        return ()
+    return (
+        LegClosed(
+            account_id=order.source_account_id or "",
+            transaction_id=order.transaction_id,
+            at_ms=at_ms,
+        ),
+    )
+
+
+def _settle(rows: Rows, fact: PaymentProcessed, at_ms: int) -> Sequence[Event]:
+    order = fact.order
+    if not _is_leg(rows, order, LegState.DEBITED):
+        return ()
+    return (
+        DebitSettled(
+            order=order,
+            postings=move(order.currency, order.amount_minor, CLEARING, WORLD),
+            balances=fact.balances,
+            at_ms=at_ms,
+            steps=fact.steps,
+        ),
+    )
+
+
+def _put_back(
+    rows: Rows, fact: PaymentFailed | CreditRefused | RefundProcessed, at_ms: int
+) -> Sequence[Event]:
+    """Never refused: not on a frozen account, and a closed one can have nothing in flight."""
+    if not _is_leg(rows, fact.order, LegState.DEBITED):
+        return ()
+    return _reverse(rows, fact.order, fact.reason, CLEARING, fact.steps, at_ms)
+
+
+def _reverse(
+    rows: Rows, order: Order, reason: Reason, origin: str, steps: tuple[Step, ...], at_ms: int
+) -> Sequence[Event]:
+    account: Account = rows[account_key(order.source_account_id or "")]
+    return (
+        DebitReversed(
+            order=order,
+            reason=reason,
+            postings=move(order.currency, order.amount_minor, origin, account.account_id),
+            balances=(_moved(account, order.currency, order.amount_minor),),
+            at_ms=at_ms,
+            steps=traced(steps, "debit", SERVICE, "reversed", at_ms),
+        ),
+    )
+
+
+def _suspend(rows: Rows, fact: RefundFailed, at_ms: int) -> Sequence[Event]:
+    order = fact.order
+    if not _is_leg(rows, order, LegState.DEBITED):
+        return ()
+    return (
+        DebitSuspended(
+            order=order,
+            reason=fact.reason,
+            postings=move(order.currency, order.amount_minor, CLEARING, SUSPENSE),
+            balances=fact.balances,
+            at_ms=at_ms,
+            steps=traced(fact.steps, "debit", SERVICE, "suspended", at_ms),
+        ),
+    )
+
+
+def _return_suspended(rows: Rows, command: ReturnSuspended, at_ms: int) -> Sequence[Event]:
+    leg: Leg | None = rows.get(f"leg/{command.transaction_id}/{Side.SOURCE}")
+    if leg is not None and leg.state is LegState.REVERSED:
+        return ()
+    if leg is None or leg.suspended is None or leg.account_id != command.account_id:
+        return _refuse(command, Reason.NOT_SUSPENDED, at_ms)
+    fact = leg.suspended
+    return _reverse(rows, fact.order, fact.reason, SUSPENSE, fact.steps, at_ms)
+
+
+def _cancel(rows: Rows, fact: CancelRequested, at_ms: int) -> Sequence[Event]:
+    """Before the money moved its side becomes a tombstone, which a later approval meets."""
+    order = fact.order
+    side = _deciding_side(order)
+    leg: Leg | None = rows.get(leg_key(order, side))
+    if leg is not None and leg.state is LegState.REFUSED:
+        return ()
+    if leg is not None:
+        return (CancelTooLate(order=order, at_ms=at_ms),)
+    if side is Side.SOURCE:
+        return _refuse_debit(fact, Reason.CANCELLED, at_ms)
+    return _refuse_credit(fact, Reason.CANCELLED, (), at_ms)
+
+
+def _open(rows: Rows, command: OpenAccount, at_ms: int) -> Sequence[Event]:
+    account: Account | None = rows.get(account_key(command.account_id))
+    if account is not None and account.request_hash == command.request_hash:
+        return ()
+    if account is not None:
+        return _refuse(command, Reason.IDEMPOTENCY_MISMATCH, at_ms)
+    if not command.currencies or not all(map(is_currency, command.currencies)):
+        return _refuse(command, Reason.CURRENCY_UNKNOWN, at_ms)
+    if not _is_openable(command):
+        return _refuse(command, Reason.INVALID_COMMAND, at_ms)
+    return (
+        AccountOpened(
+            account_id=command.account_id,
+            user_id=command.user_id,
+            name=command.name,
+            currencies=command.currencies,
+            overdraft_limits=command.overdraft_limits,
+            request_hash=command.request_hash,
+            version=1,
+            at_ms=at_ms,
+        ),
+    )
+
+
+def _is_openable(command: OpenAccount) -> bool:
+    return (
+        bool(command.account_id and command.user_id)
+        and command.account_id not in SYSTEM_ACCOUNTS
+        and len(set(command.currencies)) == len(command.currencies)
+        and set(command.overdraft_limits) <= set(command.currencies)
+        and all(0 <= limit <= AMOUNT_LIMIT_MINOR for limit in command.overdraft_limits.values())
+    )
+
+
+def _manage(
+    rows: Rows, command: FreezeAccount | UnfreezeAccount | CloseAccount, at_ms: int
+) -> Sequence[Event]:
+    account: Account | None = rows.get(account_key(command.account_id))
+    if account is None:
+        return _refuse(command, Reason.ACCOUNT_NOT_FOUND, at_ms)
+    match command:
+        case FreezeAccount():
+            return _freeze(account, command, at_ms)
+        case UnfreezeAccount():
+            return _unfreeze(account, command, at_ms)
+        case CloseAccount():
+            return _close(account, command, at_ms)
+        case _:
+            assert_never(command)
+
+
+def _freeze(account: Account, command: FreezeAccount, at_ms: int) -> Sequence[Event]:
+    if account.status is Status.FROZEN:
+        return ()
+    if account.status is Status.CLOSED:
+        return _refuse(command, Reason.ACCOUNT_CLOSED, at_ms)
+    return (_managed(AccountFrozen, account, at_ms),)
+
+
+def _unfreeze(account: Account, command: UnfreezeAccount, at_ms: int) -> Sequence[Event]:
+    if account.status is Status.OPEN:
+        return ()
+    if account.status is Status.CLOSED:
+        return _refuse(command, Reason.ACCOUNT_CLOSED, at_ms)
+    return (_managed(AccountUnfrozen, account, at_ms),)
+
+
+def _close(account: Account, command: CloseAccount, at_ms: int) -> Sequence[Event]:
+    if account.status is Status.CLOSED:
+        return ()
+    if account.status is Status.FROZEN:
+        return _refuse(command, Reason.ACCOUNT_FROZEN, at_ms)
+    if account.open_legs:
+        return _refuse(command, Reason.IN_FLIGHT, at_ms)
+    if any(account.balances.values()):
+        return _refuse(command, Reason.BALANCE_NOT_ZERO, at_ms)
+    return (_managed(AccountClosed, account, at_ms),)
+
+
+Managed = TypeVar("Managed", AccountFrozen, AccountUnfrozen, AccountClosed)
+
+
+def _managed(event: type[Managed], account: Account, at_ms: int) -> Managed:
+    return event(
+        account_id=account.account_id,
+        user_id=account.user_id,
+        version=account.version + 1,
+        at_ms=at_ms,
+    )
+
+
+def _unusable(account: Account, currency: str) -> Reason | None:
+    """Why money of this currency can't move on the account, if so."""
+    if account.status is Status.FROZEN:
+        return Reason.ACCOUNT_FROZEN
+    if account.status is Status.CLOSED:
+        return Reason.ACCOUNT_CLOSED
+    if currency not in account.balances:
+        return Reason.CURRENCY_NOT_HELD
+    return None
+
+
+def _is_leg(rows: Rows, order: Order, state: LegState) -> bool:
+    """True while the source stands so; false for a fact heard twice, or late."""
+    leg: Leg | None = rows.get(leg_key(order, Side.SOURCE))
+    return leg is not None and leg.state is state
+
+
+def _deciding_side(order: Order) -> Side:
+    """The side that decides whether money moves at all."""
+    return Side.DESTINATION if order.type is TransactionType.DEPOSIT else Side.SOURCE
+
+
+def _moved(account: Account, currency: str, amount_minor: int) -> Balance:
+    before_minor = account.balances[currency]
+    return Balance(
+        account_id=account.account_id,
+        currency=currency,
+        before_minor=before_minor,
+        after_minor=before_minor + amount_minor,
+        version=account.version + 1,
+    )
+
+
+def _refuse(command: Command, reason: Reason, at_ms: int) -> Sequence[Event]:
+    return (
+        AccountCommandRefused(
+            account_id=command.account_id,
+            command=type(command).__name__,
+            reason=reason,
+            at_ms=at_ms,
+        ),
+    )
+
+
+def _refuse_debit(
+    fact: RiskApproved | CancelRequested, reason: Reason, at_ms: int
+) -> Sequence[Event]:
+    steps = traced(fact.steps, "debit", SERVICE, reason, at_ms)
+    return (DebitRefused(order=fact.order, reason=reason, at_ms=at_ms, steps=steps),)
+
+
+def _refuse_credit(
+    fact: RiskApproved | AccountDebited | PaymentProcessed | CancelRequested,
+    reason: Reason,
+    balances: tuple[Balance, ...],
+    at_ms: int,
+) -> Sequence[Event]:
+    return (
+        CreditRefused(
+            order=fact.order,
+            reason=reason,
+            balances=balances,
+            at_ms=at_ms,
+            steps=traced(fact.steps, "credit", SERVICE, reason, at_ms),
+        ),
+    )
+
+
+def evolve(rows: Rows, event: Event) -> Changes:
+    match event:
+        case AccountDebited():
+            return _posted(rows, event, Side.SOURCE, LegState.DEBITED, 1)
+        case AccountCredited():
+            return _posted(rows, event, Side.DESTINATION, LegState.CREDITED, 0)
+        case LegClosed():
+            account = rows[account_key(event.account_id)]
+            return {
+                account_key(event.account_id): replace(account, open_legs=account.open_legs - 1),
+                **_leg(
+                    event.account_id, event.transaction_id, Side.SOURCE, LegState.SETTLED, event
+                ),
+            }
+        case DebitRefused():
+            return _sided(event, Side.SOURCE, LegState.REFUSED)
+        case CreditRefused():
+            return _sided(event, Side.DESTINATION, LegState.REFUSED)
+        case DebitReversed():
+            return _posted(rows, event, Side.SOURCE, LegState.REVERSED, -1)
+        case DebitSettled():
+            return _passed_on(rows, event, LegState.SETTLED, -1)
+        case DebitSuspended():
+            return _passed_on(rows, event, LegState.SUSPENDED, 0)
+        case AccountOpened():
+            return {account_key(event.account_id): _opened(event)}
+        case AccountFrozen():
+            return _managed_row(rows, event, Status.FROZEN)
+        case AccountUnfrozen():
+            return _managed_row(rows, event, Status.OPEN)
+        case AccountClosed():
+            return _managed_row(rows, event, Status.CLOSED)
+        case LegsForgotten():
+            return forgotten(event.due)
+        case CancelTooLate() | AccountCommandRefused():
+            return {}
+        case _:
+            assert_never(event)
+
+
+def _posted(
+    rows: Rows,
+    event: AccountDebited | AccountCredited | DebitReversed,
+    side: Side,
+    state: LegState,
+    legs: int,
+) -> Changes:
+    """The account with its new balance, the leg, the system accounts; `legs`: how many more open."""
+    balance = event.balances[-1]
+    key = account_key(balance.account_id)
+    account: Account = rows[key]
+    return {
+        key: Account(
+            account_id=account.account_id,
+            user_id=account.user_id,
+            name=account.name,
+            status=account.status,
+            balances={**account.balances, balance.currency: balance.after_minor},
+            overdraft_limits=account.overdraft_limits,
+            open_legs=account.open_legs + legs,
+            request_hash=account.request_hash,
+            version=balance.version,
+            created_ms=account.created_ms,
+            updated_ms=event.at_ms,
+        ),
+        **_sided(event, side, state),
+        **post_system(rows, event.postings),
+    }
+
+
+def _passed_on(
+    rows: Rows, event: DebitSettled | DebitSuspended, state: LegState, legs: int
+) -> Changes:
+    """The amount left clearing for another system account: the balance stays as it is."""
+    key = account_key(event.order.source_account_id or "")
+    account: Account = rows[key]
+    return {
+        key: replace(account, open_legs=account.open_legs + legs),
+        **_sided(event, Side.SOURCE, state),
+        **post_system(rows, event.postings),
+    }
+
+
+SagaFact: TypeAlias = (
+    AccountDebited
+    | AccountCredited
+    | DebitRefused
+    | CreditRefused
+    | DebitReversed
+    | DebitSettled
+    | DebitSuspended
+)
+
+
+def _sided(event: SagaFact, side: Side, state: LegState) -> Changes:
+    order = event.order
+    account_id = (
+        order.source_account_id if side is Side.SOURCE else order.destination_account_id
+    ) or ""
+    return _leg(account_id, order.transaction_id, side, state, event)
+
+
+def _leg(
+    account_id: str, transaction_id: str, side: Side, state: LegState, event: SagaFact | LegClosed
+) -> Changes:
+    key = f"leg/{transaction_id}/{side}"
+    leg = Leg(
+        account_id=account_id,
+        state=state,
+        at_ms=event.at_ms,
+        suspended=event if isinstance(event, DebitSuspended) else None,
+    )
+    if state in (LegState.DEBITED, LegState.SUSPENDED):
+        return {key: leg}
+    due, row = forget(event.at_ms, key)
+    return {key: leg, due: row}
+
+
+def _opened(event: AccountOpened) -> Account:
+    return Account(
+        account_id=event.account_id,
+        user_id=event.user_id,
+        name=event.name,
+        status=Status.OPEN,
+        balances=dict.fromkeys(event.currencies, 0),
+        overdraft_limits=event.overdraft_limits,
+        open_legs=0,
+        request_hash=event.request_hash,
+        version=event.version,
+        created_ms=event.at_ms,
+        updated_ms=event.at_ms,
+    )
+
+
+def _managed_row(
+    rows: Rows, event: AccountFrozen | AccountUnfrozen | AccountClosed, status: Status
+) -> Changes:
+    key = account_key(event.account_id)
+    return {key: replace(rows[key], status=status, version=event.version, updated_ms=event.at_ms)}
+
+
+def account_key(account_id: str) -> RowKey:
+    return f"account/{account_id}"
+
+
+def leg_key(order: Order, side: Side) -> RowKey:
+    return f"leg/{order.transaction_id}/{side}"
+
+
+def keys(message: Message | Event) -> Sequence[RowKey]:
+    match message:
+        case Tick():
+            return tick_keys(message)
+        case AccountOpened() | AccountFrozen() | AccountUnfrozen() | AccountClosed() | LegClosed():
+            return (account_key(message.account_id),)
+        case OpenAccount() | FreezeAccount() | UnfreezeAccount() | CloseAccount():
+            return (account_key(message.account_id),)
+        case ReturnSuspended():
+            return (
+                account_key(message.account_id),
+                f"leg/{message.transaction_id}/{Side.SOURCE}",
+            )
+        case AccountCommandRefused() | LegsForgotten():
+            return ()
+        case _:
+            return _saga_keys(message.order, getattr(message, "postings", ()))
+
+
+def _saga_keys(order: Order, postings: Sequence[Posting]) -> Sequence[RowKey]:
+    """Both sides: of most facts one is in another partition, and absent here."""
+    found = [*system_keys(postings)]
+    if order.source_account_id is not None:
+        found += (account_key(order.source_account_id), leg_key(order, Side.SOURCE))
+    if order.destination_account_id is not None:
+        found += (account_key(order.destination_account_id), leg_key(order, Side.DESTINATION))
+    return found
+
+
+def aggregate_id(event: Event) -> str:
+    match event:
+        case AccountCredited() | CreditRefused():
+            return event.order.destination_account_id or ""
+        case CancelTooLate():
+            order = event.order
+            return order.source_account_id or order.destination_account_id or ""
+        case AccountDebited() | DebitRefused() | DebitReversed() | DebitSettled():
+            return event.order.source_account_id or ""
+        case DebitSuspended():
+            return event.order.source_account_id or ""
+        case LegsForgotten():
+            return event.due[0]
+        case _:
+            return event.account_id
+
+
+ACCOUNT = Decider(
+    service=SERVICE,
+    messages=get_args(Message),
+    events=get_args(Event),
+    rows=(Account, Leg, SystemBalance, Due),
+    keys=keys,
+    decide=decide,
+    evolve=evolve,
+    aggregate_id=aggregate_id,
+)

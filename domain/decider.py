@@ -2,10 +2,11 @@
 
     message --decide(rows)--> events --evolve(rows)--> rows
 
-A message is a command from the gateway, a fact of another service, a result of an effect, or a `Tick`.
-State is a set of rows, each under a key such as `account/<account_id>`; all rows that one message may need
-live in the partition that the message arrives in. State is the fold of the service's own events and
-of nothing else, so a replay of the events rebuilds it byte for byte.
+A message is a command from the gateway, a fact of another service, a result of an effect, or a
+`Tick`. State is a set of rows, each under a key such as `account/<account_id>`; all rows that one
+message may need live in the partition that the message arrives in. State is the fold of the
+service's own events and of nothing else, so a replay of the events rebuilds it byte for byte.
+`handle` is one step of that; the workers, the simulator and the proof all take it.
 """
 
 from __future__ import annotations
@@ -15,25 +16,31 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 Message: TypeAlias = Any  # one of `Decider.messages`
-Event: TypeAlias = Any  # one of `Decider.events`
+Event: TypeAlias = Any  # one of `Decider.events` or `Decider.private_events`
 Row: TypeAlias = Any  # one of `Decider.rows`
 RowKey: TypeAlias = str
 Rows: TypeAlias = Mapping[RowKey, Row]
 Changes: TypeAlias = Mapping[RowKey, Row | None]  # None: the row is gone
 
 DUE = "due/"
+FORGET = "forget"  # the kind of a due row whose subject is the key of a row to leave the table
+KEEP_FINAL_MS = 30 * 24 * 3600 * 1000  # how long what is final stays in the tables
+TICK_LIMIT = 100  # due rows that one tick may name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """It is time: these due rows (at most 100) have passed their time. Duplicates only tell the time again."""
+    """It is time: these due rows (at most TICK_LIMIT) have passed theirs.
+
+    A duplicate is harmless: it only tells the time again.
+    """
 
     due: tuple[RowKey, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """A row that wants a tick at the time in its key: `kind` says what is due, `subject` for which aggregate."""
+    """A row that wants a tick at the time in its key: `kind` is what is due, `subject` for whom."""
 
     kind: str
     subject: str
@@ -49,13 +56,49 @@ def due_at_ms(key: RowKey) -> int:
     return int(key[len(DUE) : len(DUE) + 13])
 
 
+def due_subject(key: RowKey) -> str:
+    """For whom this due row is."""
+    return key.split("/", 3)[3]
+
+
+def due_row(at_ms: int, kind: str, subject: str) -> tuple[RowKey, Due]:
+    """A due row under its key."""
+    return due_key(at_ms, kind, subject), Due(kind=kind, subject=subject)
+
+
+def forget(at_ms: int, key: RowKey) -> tuple[RowKey, Due]:
+    """The due row that lets the row `key`, final at `at_ms`, leave the table in time."""
+    return due_row(at_ms + KEEP_FINAL_MS, FORGET, key)
+
+
+def overdue(rows: Rows, tick: Tick, kind: str, at_ms: int) -> tuple[RowKey, ...]:
+    """Those due rows of this kind that the tick names, that are still there, and whose time is over."""
+    return tuple(
+        key
+        for key in tick.due
+        if (row := rows.get(key)) is not None and row.kind == kind and due_at_ms(key) <= at_ms
+    )
+
+
+def tick_keys(tick: Tick) -> tuple[RowKey, ...]:
+    """The due rows of a tick and the rows that leave with them."""
+    return (*tick.due, *(due_subject(key) for key in tick.due))
+
+
+def forgotten(due: Iterable[RowKey]) -> dict[RowKey, Row | None]:
+    """The changes by which due rows and the rows that they name leave the table."""
+    return {gone: None for key in due for gone in (key, due_subject(key))}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decider:
     """One service: its types and its three functions.
 
     `keys` names the rows that `decide` reads for a message and that `evolve` reads for an event;
     both see only those rows (a missing row is absent from the mapping). `decide` gets the broker's
-    time of the message in Unix milliseconds, the only clock there is.
+    time of the message in Unix milliseconds, the only clock there is. A service may hear its own
+    kind of fact (the account of the destination hears AccountDebited of the source's), so `keys`
+    answers for both roles of such a type.
     """
 
     service: str
@@ -80,10 +123,16 @@ class Overlay(Mapping[RowKey, Row]):
         self.changes: dict[RowKey, Row | None] = {}
 
     def __getitem__(self, key: RowKey) -> Row:
-        row = self.changes[key] if key in self.changes else self.base.get(key)
+        row = self.get(key)
         if row is None:
             raise KeyError(key)
         return row
+
+    def get(self, key: RowKey, default: Row = None) -> Row:
+        if key in self.changes:
+            row = self.changes[key]
+            return default if row is None else row
+        return self.base.get(key, default)
 
     def __iter__(self) -> Iterator[RowKey]:
         keys = dict.fromkeys((*self.base, *self.changes))
@@ -98,3 +147,17 @@ def apply(decider: Decider, rows: Overlay, events: Iterable[Event]) -> Changes:
     for event in events:
         rows.changes.update(decider.evolve(rows, event))
     return rows.changes
+
+
+def handle(
+    decider: Decider, rows: Rows, message: Message, at_ms: int
+) -> tuple[Sequence[Event], Changes]:
+    """Decide one message and fold what was decided: the events to say, the rows to write.
+
+    `rows` is read, never written; it may be the whole table of the partition or only the rows that
+    `keys` names. No events, no changes: a message that was handled before, or says nothing here.
+    """
+    events = decider.decide(rows, message, at_ms)
+    if not events:
+        return (), {}
+    return events, apply(decider, Overlay(rows), events)

@@ -2,9 +2,10 @@
 
     TransactionCreated -> RiskApproved -> AccountDebited -> AccountCredited -> TransactionCompleted
 
-and the ways out of it. Who hears which fact, under which key, is `topics/subscriptions.py`; who says it
-is told in each docstring. A fact carries all that the next decider needs: nobody asks anybody.
-Amounts are integers in minor units of their ISO 4217 currency, times Unix milliseconds of the broker.
+and the ways out of it. Who hears which fact, under which key, is `topics/subscriptions.py`; who says
+it is told in each docstring. A fact carries all that the next decider needs: nobody asks anybody.
+Amounts are integers in minor units of their ISO 4217 currency, times Unix milliseconds of the
+broker.
 """
 
 from __future__ import annotations
@@ -86,9 +87,16 @@ class Step:
     at_ms: int
 
 
+def traced(
+    steps: tuple[Step, ...], step: str, service: str, outcome: str, at_ms: int
+) -> tuple[Step, ...]:
+    """The trace, one step longer."""
+    return (*steps, Step(step=step, service=service, outcome=outcome, at_ms=at_ms))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posting:
-    """One side of a double entry: `amount_minor` is added to `account` (an account_id or a system account)."""
+    """One side of an entry: `amount_minor` is added to `account` (an id or a system account)."""
 
     account: str
     currency: str
@@ -211,7 +219,7 @@ class DebitSuspended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountCredited:
-    """account: the amount is on the destination. `balances` has the source's too where one was debited."""
+    """account: the amount is on the destination. `balances`: a debited source's, then its own."""
 
     order: Order
     postings: tuple[Posting, ...]
@@ -316,11 +324,12 @@ class RefundFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequested:
-    """transaction: the client wants it cancelled; the next decider finds out whether that is possible."""
+    """transaction: the client wants it cancelled; the next decider knows whether that is possible."""
 
     order: Order
     actor_id: str
     at_ms: int
+    steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

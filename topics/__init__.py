@@ -1,0 +1,1 @@
+"""Every topic, and who hears what: `catalog` and `subscriptions`."""

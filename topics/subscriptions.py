@@ -1,0 +1,223 @@
+"""Who hears which fact: the whole saga on one page.
+
+A service says a fact once into `<service>.events`, for the world, and once into the inbox of each
+row below, in the same Kafka transaction. `key` is the path to what the target is keyed by; EVERY
+is one copy to each partition. A row with `when` is written only if that holds. `relay` rows are off
+the money path: `agents/relay.py` copies them from `<service>.events` in transactions of its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from operator import attrgetter
+from typing import Any, Final, TypeAlias
+
+from domain.account import AccountOpened
+from domain.notification import NotificationRequested
+from domain.risk import BlacklistEntryAdded, BlacklistEntryRemoved
+from domain.saga import (
+    AccountCredited,
+    AccountDebited,
+    CancelRequested,
+    CancelTooLate,
+    CreditRefused,
+    DebitRefused,
+    DebitReversed,
+    PaymentFailed,
+    PaymentProcessed,
+    PaymentRequested,
+    Rail,
+    Reason,
+    RefundFailed,
+    RefundProcessed,
+    RefundRequested,
+    ReviewRequested,
+    RiskApproved,
+    RiskDeclined,
+    TransactionCancelled,
+    TransactionCompleted,
+    TransactionCreated,
+    TransactionFailed,
+    TransactionType,
+)
+from domain.user import AddressReserved
+
+
+class Every(Enum):
+    EVERY = "every"
+
+
+EVERY: Final = Every.EVERY
+Key: TypeAlias = str | Every
+Route: TypeAlias = tuple[str, Key]  # topic; key, or EVERY for one copy to each partition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """One kind of fact that one topic gets. `key`: a dotted path into the event, or EVERY."""
+
+    event: type
+    topic: str
+    key: Key
+    when: Callable[[Any], bool] | None = None
+    relay: bool = False
+
+    @property
+    def service(self) -> str:
+        """Who reads the topic."""
+        return self.topic.split(".")[0]
+
+
+USER = "user.inbox"
+ACCOUNT = "account.inbox"
+TRANSACTION = "transaction.inbox"
+PAYMENT = "payment.inbox"
+NOTIFICATION = "notification.inbox"
+RISK = "risk.inbox"
+RAIL = "rail.inbox"  # read by agents/perform.py, which answers with RailAnswered
+LOG = "notification.log"  # where notifications are delivered for now
+
+OWNER = "order.owner_id"
+SOURCE = "order.source_account_id"
+DESTINATION = "order.destination_account_id"
+ORDER = "order.transaction_id"
+
+# reasons for which nothing of the owner's daily limit was reserved, so that none is to be freed
+NOT_RESERVED = {
+    Reason.BLACKLISTED,
+    Reason.CURRENCY_UNKNOWN,
+    Reason.DAILY_LIMIT,
+    Reason.INVALID_COMMAND,
+    Reason.REVIEW_DECLINED,
+    Reason.REVIEW_EXPIRED,
+    Reason.RISK_DECLINED,
+}
+
+
+def _is_deposit(fact: RiskApproved | CancelRequested | CreditRefused) -> bool:
+    return fact.order.type is TransactionType.DEPOSIT
+
+
+def _has_source(fact: RiskApproved | CancelRequested) -> bool:
+    return fact.order.type is not TransactionType.DEPOSIT
+
+
+def _is_transfer(fact: PaymentProcessed | TransactionCompleted) -> bool:
+    return fact.order.type is TransactionType.TRANSFER
+
+
+def _is_withdrawal(fact: PaymentProcessed) -> bool:
+    return fact.order.type is TransactionType.WITHDRAWAL
+
+
+def _by_book(fact: AccountDebited) -> bool:
+    return fact.order.rail is Rail.BOOK
+
+
+def _by_rail(fact: AccountDebited) -> bool:
+    return fact.order.rail is Rail.EXTERNAL
+
+
+def _book_transfer(fact: CreditRefused) -> bool:
+    return fact.order.type is TransactionType.TRANSFER and fact.order.rail is Rail.BOOK
+
+
+def _paid_transfer(fact: CreditRefused) -> bool:
+    return fact.order.type is TransactionType.TRANSFER and fact.order.rail is Rail.EXTERNAL
+
+
+def _may_have_reserved(fact: TransactionFailed) -> bool:
+    return not fact.order.privileged and fact.reason not in NOT_RESERVED
+
+
+def _by_customer(fact: TransactionCancelled) -> bool:
+    return not fact.order.privileged
+
+
+def _on(
+    event: type, topic: str, key: Key, when: Callable[[Any], bool] | None = None
+) -> Subscription:
+    return Subscription(event=event, topic=topic, key=key, when=when)
+
+
+def _relayed(event: type, topic: str, key: Key) -> Subscription:
+    return Subscription(event=event, topic=topic, key=key, relay=True)
+
+
+SUBSCRIPTIONS: tuple[Subscription, ...] = (
+    # the way of a transfer
+    _on(TransactionCreated, RISK, OWNER),
+    _on(RiskApproved, ACCOUNT, SOURCE, _has_source),
+    _on(RiskApproved, ACCOUNT, DESTINATION, _is_deposit),
+    _on(AccountDebited, ACCOUNT, DESTINATION, _by_book),
+    _on(AccountDebited, PAYMENT, ORDER, _by_rail),
+    _on(AccountCredited, TRANSACTION, ORDER),
+    _on(TransactionCompleted, ACCOUNT, SOURCE, _is_transfer),  # closes the leg
+    # risk says no, or asks a person
+    _on(RiskDeclined, TRANSACTION, ORDER),
+    _on(ReviewRequested, TRANSACTION, ORDER),
+    # an account says no: what moved is put back
+    _on(DebitRefused, TRANSACTION, ORDER),
+    _on(CreditRefused, TRANSACTION, ORDER, _is_deposit),
+    _on(CreditRefused, ACCOUNT, SOURCE, _book_transfer),
+    _on(CreditRefused, PAYMENT, ORDER, _paid_transfer),
+    _on(DebitReversed, TRANSACTION, ORDER),
+    # a payment through the rail, and its refund
+    _on(PaymentRequested, RAIL, ORDER),
+    _on(PaymentProcessed, ACCOUNT, DESTINATION, _is_transfer),
+    _on(PaymentProcessed, ACCOUNT, SOURCE, _is_withdrawal),
+    _on(PaymentProcessed, TRANSACTION, ORDER, _is_withdrawal),
+    _on(PaymentFailed, ACCOUNT, SOURCE),
+    _on(RefundRequested, RAIL, ORDER),
+    _on(RefundProcessed, ACCOUNT, SOURCE),
+    _on(RefundFailed, ACCOUNT, SOURCE),
+    # a client cancels: who decides whether money moves answers
+    _on(CancelRequested, ACCOUNT, SOURCE, _has_source),
+    _on(CancelRequested, ACCOUNT, DESTINATION, _is_deposit),
+    _on(CancelTooLate, TRANSACTION, ORDER),
+    # what came to nothing frees the owner's daily limit, or withdraws the review
+    _on(TransactionFailed, RISK, OWNER, _may_have_reserved),
+    _on(TransactionCancelled, RISK, OWNER, _by_customer),
+    # beside the saga
+    _on(BlacklistEntryAdded, RISK, EVERY),
+    _on(BlacklistEntryRemoved, RISK, EVERY),
+    _on(AddressReserved, USER, "user_id"),
+    _on(AccountOpened, USER, "user_id"),
+    _on(NotificationRequested, LOG, "user_id"),
+    _relayed(TransactionCompleted, NOTIFICATION, OWNER),
+    _relayed(TransactionFailed, NOTIFICATION, OWNER),
+)
+
+
+def _compiled(
+    relay: bool,
+) -> dict[type, tuple[tuple[str, Callable[[Any], Key], Callable[[Any], bool] | None], ...]]:
+    table: defaultdict[type, list[Any]] = defaultdict(list)
+    for row in SUBSCRIPTIONS:
+        if row.relay is relay:
+            key = (lambda _: EVERY) if isinstance(row.key, Every) else attrgetter(row.key)
+            table[row.event].append((row.topic, key, row.when))
+    return {event: tuple(rows) for event, rows in table.items()}
+
+
+_ROUTED = _compiled(relay=False)
+_RELAYED = _compiled(relay=True)
+
+
+def route(event: Any) -> tuple[Route, ...]:
+    """Where the sayer writes copies of this fact, in its own transaction."""
+    rows = _ROUTED.get(type(event))
+    if rows is None:
+        return ()
+    return tuple([(topic, key(event)) for topic, key, when in rows if when is None or when(event)])
+
+
+def relays(event: Any) -> tuple[Route, ...]:
+    """Where the relay copies this fact to."""
+    rows = _RELAYED.get(type(event))
+    if rows is None:
+        return ()
+    return tuple([(topic, key(event)) for topic, key, when in rows if when is None or when(event)])
