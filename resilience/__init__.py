@@ -1,0 +1,1 @@
+"""Patterns that keep a failing neighbour from failing us: pure cores with a thin edge."""
