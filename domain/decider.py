@@ -72,7 +72,7 @@ def forget(at_ms: int, key: RowKey) -> tuple[RowKey, Due]:
 
 
 def overdue(rows: Rows, tick: Tick, kind: str, at_ms: int) -> tuple[RowKey, ...]:
-    """Those due rows of this kind that the tick names, that are still there, and whose time is over."""
+    """The due rows of this kind that the tick names, that are still there, and that are due."""
     return tuple(
         key
         for key in tick.due

@@ -1,19 +1,23 @@
 """The ledger: double entry, and the bank's own accounts.
 
-Every event that moves money carries its postings; per event and currency they sum to zero. A debit and its
-credit lie in different partitions, so the debit posts to `clearing` and the credit takes it from there:
-the sum of clearing over all partitions is exactly what is in flight, and zero when nothing is.
+Every event that moves money carries its postings; per event and currency they sum to zero. A debit
+and its credit lie in different partitions, so the debit posts to `clearing` and the credit takes it
+from there: the sum of clearing over all partitions is exactly what is in flight, and zero when
+nothing is.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from domain.decider import Changes, RowKey, Rows
 from domain.saga import Posting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from domain.decider import Changes, RowKey, Rows
 
 CLEARING = "clearing"  # left a source, not yet at its destination
 WORLD = "world"  # what is outside the bank
@@ -25,7 +29,7 @@ SYSTEM_ACCOUNTS = frozenset({CLEARING, WORLD, FEES, POSITION, SUSPENSE})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemBalance:
-    """Row `ledger/<system account>/<currency>`: this partition's share. No bound, never read to decide."""
+    """Row `ledger/<system account>/<currency>`: this partition's share, never read to decide."""
 
     account: str
     currency: str

@@ -2,10 +2,10 @@
 
     TransactionCreated -> RiskApproved -> AccountDebited -> AccountCredited -> TransactionCompleted
 
-and the ways out of it. Who hears which fact, under which key, is `topics/subscriptions.py`; who says
-it is told in each docstring. A fact carries all that the next decider needs: nobody asks anybody.
-Amounts are integers in minor units of their ISO 4217 currency, times Unix milliseconds of the
-broker.
+and the ways out of it. Who hears which fact, under which key, is `topics/subscriptions.py`; who
+says it is told in each docstring. A fact carries all that the next decider needs: nobody asks
+anybody. Amounts are integers in minor units of their ISO 4217 currency, times Unix milliseconds of
+the broker.
 """
 
 from __future__ import annotations
@@ -324,7 +324,7 @@ class RefundFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequested:
-    """transaction: the client wants it cancelled; the next decider knows whether that is possible."""
+    """transaction: a client wants it cancelled; the next decider knows whether that is possible."""
 
     order: Order
     actor_id: str

@@ -2,16 +2,23 @@
 
     RegisterUser (keyed by address) --> AddressReserved --> UserRegistered (keyed by user_id)
 
-The address is an aggregate of its own, keyed by the normalised e-mail: that two people can't have the same one
-is then a decision in one partition. Credentials are private facts, never in `user.events`.
+The address is an aggregate of its own, keyed by the normalised e-mail: that two people can't have
+the same one is then a decision in one partition. Credentials are private facts, never in
+`user.events`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias, assert_never, get_args
 
+from domain.account import AccountOpened
+from domain.decider import Changes, Decider, Due, RowKey, Rows, Tick
 from domain.saga import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Role(StrEnum):
@@ -26,7 +33,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterUser:
-    """Register a person. Arrives under `address`, the normalised e-mail; the password only as its hash."""
+    """Register a person. Arrives under `address`, the normalised e-mail; no password, its hash."""
 
     user_id: str
     address: str
@@ -123,7 +130,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """Row `user/<user_id>`. The user's accounts are rows `account-of/<user_id>/<0 … accounts - 1>`."""
+    """Row `user/<user_id>`; its accounts are rows `account-of/<user_id>/<0 … accounts - 1>`."""
 
     user_id: str
     email: str
@@ -144,8 +151,202 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedAccount:
-    """Row `account-of/<user_id>/<number>`, and `has-account/<user_id>/<account_id>` to list it once."""
+    """Rows `account-of/<user_id>/<number>` and, to list it once, `has-account/<user_id>/<id>`."""
 
     account_id: str
     number: int
     at_ms: int
+
+
+Message: TypeAlias = RegisterUser | AddressReserved | SetRoles | AccountOpened | Tick
+Event: TypeAlias = UserRegistered | RolesSet | AccountListed | UserCommandRefused
+PrivateEvent: TypeAlias = AddressReserved | CredentialsSet
+
+
+def decide(rows: Rows, message: Message, at_ms: int) -> Sequence[Event | PrivateEvent]:
+    match message:
+        case RegisterUser():
+            return _reserve(rows, message, at_ms)
+        case AddressReserved():
+            return _register(rows, message, at_ms)
+        case SetRoles():
+            return _set_roles(rows, message, at_ms)
+        case AccountOpened():
+            return _list(rows, message, at_ms)
+        case Tick():
+            return ()
+        case _:
+            assert_never(message)
+
+
+def _reserve(rows: Rows, command: RegisterUser, at_ms: int) -> Sequence[Event | PrivateEvent]:
+    address: Address | None = rows.get(address_key(command.address))
+    if address is not None and address.user_id != command.user_id:
+        return _refuse(command, Reason.EMAIL_TAKEN, at_ms)
+    if address is not None and address.request_hash != command.request_hash:
+        return _refuse(command, Reason.IDEMPOTENCY_MISMATCH, at_ms)
+    if address is not None:
+        return ()
+    if not (command.address and command.user_id and command.password_hash):
+        return _refuse(command, Reason.INVALID_COMMAND, at_ms)
+    return (
+        AddressReserved(
+            address=command.address,
+            user_id=command.user_id,
+            email=command.email,
+            name=command.name,
+            password_hash=command.password_hash,
+            roles=command.roles,
+            request_hash=command.request_hash,
+            at_ms=at_ms,
+        ),
+    )
+
+
+def _register(rows: Rows, fact: AddressReserved, at_ms: int) -> Sequence[Event | PrivateEvent]:
+    if user_key(fact.user_id) in rows:
+        return ()
+    return (
+        CredentialsSet(user_id=fact.user_id, password_hash=fact.password_hash, at_ms=at_ms),
+        UserRegistered(
+            user_id=fact.user_id,
+            email=fact.email,
+            name=fact.name,
+            roles=fact.roles,
+            version=1,
+            at_ms=at_ms,
+        ),
+    )
+
+
+def _set_roles(rows: Rows, command: SetRoles, at_ms: int) -> Sequence[Event]:
+    user: User | None = rows.get(user_key(command.user_id))
+    if user is None:
+        return _refuse(command, Reason.USER_NOT_FOUND, at_ms)
+    if user.roles == command.roles:
+        return ()
+    return (
+        RolesSet(
+            user_id=command.user_id,
+            roles=command.roles,
+            version=user.version + 1,
+            actor_id=command.actor_id,
+            at_ms=at_ms,
+        ),
+    )
+
+
+def _list(rows: Rows, fact: AccountOpened, at_ms: int) -> Sequence[Event]:
+    """An account of nobody known is in nobody's list; the gateway lets none be opened."""
+    user: User | None = rows.get(user_key(fact.user_id))
+    if user is None or has_account_key(fact.user_id, fact.account_id) in rows:
+        return ()
+    return (
+        AccountListed(
+            user_id=fact.user_id, account_id=fact.account_id, number=user.accounts, at_ms=at_ms
+        ),
+    )
+
+
+def _refuse(command: RegisterUser | SetRoles, reason: Reason, at_ms: int) -> Sequence[Event]:
+    return (
+        UserCommandRefused(
+            user_id=command.user_id, command=type(command).__name__, reason=reason, at_ms=at_ms
+        ),
+    )
+
+
+def evolve(rows: Rows, event: Event | PrivateEvent) -> Changes:
+    match event:
+        case AddressReserved():
+            address = Address(user_id=event.user_id, request_hash=event.request_hash)
+            return {address_key(event.address): address}
+        case UserRegistered():
+            return {user_key(event.user_id): _registered(event)}
+        case CredentialsSet():
+            return {credentials_key(event.user_id): Credentials(password_hash=event.password_hash)}
+        case RolesSet():
+            key = user_key(event.user_id)
+            changed = {"roles": event.roles, "version": event.version, "updated_ms": event.at_ms}
+            return {key: replace(rows[key], **changed)}
+        case AccountListed():
+            return _listed(rows, event)
+        case UserCommandRefused():
+            return {}
+        case _:
+            assert_never(event)
+
+
+def _registered(event: UserRegistered) -> User:
+    return User(
+        user_id=event.user_id,
+        email=event.email,
+        name=event.name,
+        roles=event.roles,
+        accounts=0,
+        version=event.version,
+        created_ms=event.at_ms,
+        updated_ms=event.at_ms,
+    )
+
+
+def _listed(rows: Rows, event: AccountListed) -> Changes:
+    key = user_key(event.user_id)
+    entry = ListedAccount(account_id=event.account_id, number=event.number, at_ms=event.at_ms)
+    return {
+        key: replace(rows[key], accounts=event.number + 1),
+        account_of_key(event.user_id, event.number): entry,
+        has_account_key(event.user_id, event.account_id): entry,
+    }
+
+
+def address_key(address: str) -> RowKey:
+    return f"address/{address}"
+
+
+def user_key(user_id: str) -> RowKey:
+    return f"user/{user_id}"
+
+
+def credentials_key(user_id: str) -> RowKey:
+    return f"credentials/{user_id}"
+
+
+def account_of_key(user_id: str, number: int) -> RowKey:
+    return f"account-of/{user_id}/{number:010d}"
+
+
+def has_account_key(user_id: str, account_id: str) -> RowKey:
+    return f"has-account/{user_id}/{account_id}"
+
+
+def keys(message: Message | Event | PrivateEvent) -> Sequence[RowKey]:
+    match message:
+        case RegisterUser():
+            return (address_key(message.address),)
+        case AccountOpened():
+            account = has_account_key(message.user_id, message.account_id)
+            return (user_key(message.user_id), account)
+        case AddressReserved() | SetRoles() | RolesSet() | AccountListed():
+            return (user_key(message.user_id),)
+        case Tick() | UserRegistered() | CredentialsSet() | UserCommandRefused():
+            return ()
+        case _:
+            assert_never(message)
+
+
+def aggregate_id(event: Event | PrivateEvent) -> str:
+    return event.address if isinstance(event, AddressReserved) else event.user_id
+
+
+USER = Decider(
+    service="user",
+    messages=get_args(Message),
+    events=get_args(Event),
+    private_events=get_args(PrivateEvent),
+    rows=(Address, User, Credentials, ListedAccount, Due),
+    keys=keys,
+    decide=decide,
+    evolve=evolve,
+    aggregate_id=aggregate_id,
+)

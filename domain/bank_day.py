@@ -1,0 +1,34 @@
+"""The bank's day: what "a day" means where limits are by day.
+
+The bank lives by Central European Time. Its clock changes are a table, made from the rule of EU
+directive 2000/84/EC (last Sundays of March and October, 01:00 UTC), so that a replay years later
+finds the same days whatever the machine's time zone data says.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from datetime import UTC, datetime, timedelta
+
+HOUR_MS = 3600 * 1000
+DAY_MS = 24 * HOUR_MS
+FIRST_YEAR, LAST_YEAR = 2020, 2100
+
+
+def _last_sunday_ms(year: int, month: int) -> int:
+    """01:00 UTC of the last Sunday of a month of 31 days, Unix milliseconds."""
+    last = datetime(year, month, 31, 1, tzinfo=UTC)
+    sunday = last - timedelta(days=(last.weekday() + 1) % 7)
+    return int(sunday.timestamp()) * 1000
+
+
+# summer time begins at even places, ends at odd ones
+CHANGES_MS: tuple[int, ...] = tuple(
+    _last_sunday_ms(year, month) for year in range(FIRST_YEAR, LAST_YEAR) for month in (3, 10)
+)
+
+
+def bank_day(at_ms: int) -> int:
+    """The bank's day of a time, in days since 1970-01-01."""
+    summer = bisect_right(CHANGES_MS, at_ms) % 2
+    return (at_ms + HOUR_MS * (1 + summer)) // DAY_MS

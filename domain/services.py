@@ -1,0 +1,20 @@
+"""The services, in the order of their ports and pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from domain.account import ACCOUNT
+from domain.notification import NOTIFICATION
+from domain.payment import PAYMENT
+from domain.risk import RISK
+from domain.transaction import TRANSACTION
+from domain.user import USER
+
+if TYPE_CHECKING:
+    from domain.decider import Decider
+
+DECIDERS: dict[str, Decider] = {
+    decider.service: decider
+    for decider in (USER, ACCOUNT, TRANSACTION, PAYMENT, NOTIFICATION, RISK)
+}
