@@ -130,13 +130,12 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """Row `user/<user_id>`; its accounts are rows `account-of/<user_id>/<0 … accounts - 1>`."""
+    """Row `user/<user_id>`."""
 
     user_id: str
     email: str
     name: str
     roles: tuple[Role, ...]
-    accounts: int
     version: int
     created_ms: int
     updated_ms: int
@@ -147,6 +146,17 @@ class Credentials:
     """Row `credentials/<user_id>`: the hash of the password."""
 
     password_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountList:
+    """Row `accounts-of/<user_id>`; the entries are rows `account-of/<user_id>/<0 … accounts - 1>`.
+
+    It stands beside the user's row because an account may be heard of before its user.
+    """
+
+    user_id: str
+    accounts: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,14 +247,12 @@ def _set_roles(rows: Rows, command: SetRoles, at_ms: int) -> Sequence[Event]:
 
 
 def _list(rows: Rows, fact: AccountOpened, at_ms: int) -> Sequence[Event]:
-    """An account of nobody known is in nobody's list; the gateway lets none be opened."""
-    user: User | None = rows.get(user_key(fact.user_id))
-    if user is None or has_account_key(fact.user_id, fact.account_id) in rows:
+    if has_account_key(fact.user_id, fact.account_id) in rows:
         return ()
+    listing: AccountList | None = rows.get(accounts_of_key(fact.user_id))
+    number = listing.accounts if listing else 0
     return (
-        AccountListed(
-            user_id=fact.user_id, account_id=fact.account_id, number=user.accounts, at_ms=at_ms
-        ),
+        AccountListed(user_id=fact.user_id, account_id=fact.account_id, number=number, at_ms=at_ms),
     )
 
 
@@ -270,7 +278,7 @@ def evolve(rows: Rows, event: Event | PrivateEvent) -> Changes:
             changed = {"roles": event.roles, "version": event.version, "updated_ms": event.at_ms}
             return {key: replace(rows[key], **changed)}
         case AccountListed():
-            return _listed(rows, event)
+            return _listed(event)
         case UserCommandRefused():
             return {}
         case _:
@@ -283,18 +291,17 @@ def _registered(event: UserRegistered) -> User:
         email=event.email,
         name=event.name,
         roles=event.roles,
-        accounts=0,
         version=event.version,
         created_ms=event.at_ms,
         updated_ms=event.at_ms,
     )
 
 
-def _listed(rows: Rows, event: AccountListed) -> Changes:
-    key = user_key(event.user_id)
+def _listed(event: AccountListed) -> Changes:
+    listing = AccountList(user_id=event.user_id, accounts=event.number + 1)
     entry = ListedAccount(account_id=event.account_id, number=event.number, at_ms=event.at_ms)
     return {
-        key: replace(rows[key], accounts=event.number + 1),
+        accounts_of_key(event.user_id): listing,
         account_of_key(event.user_id, event.number): entry,
         has_account_key(event.user_id, event.account_id): entry,
     }
@@ -312,6 +319,10 @@ def credentials_key(user_id: str) -> RowKey:
     return f"credentials/{user_id}"
 
 
+def accounts_of_key(user_id: str) -> RowKey:
+    return f"accounts-of/{user_id}"
+
+
 def account_of_key(user_id: str, number: int) -> RowKey:
     return f"account-of/{user_id}/{number:010d}"
 
@@ -326,10 +337,10 @@ def keys(message: Message | Event | PrivateEvent) -> Sequence[RowKey]:
             return (address_key(message.address),)
         case AccountOpened():
             account = has_account_key(message.user_id, message.account_id)
-            return (user_key(message.user_id), account)
-        case AddressReserved() | SetRoles() | RolesSet() | AccountListed():
+            return (accounts_of_key(message.user_id), account)
+        case AddressReserved() | SetRoles() | RolesSet():
             return (user_key(message.user_id),)
-        case Tick() | UserRegistered() | CredentialsSet() | UserCommandRefused():
+        case Tick() | UserRegistered() | CredentialsSet() | AccountListed() | UserCommandRefused():
             return ()
         case _:
             assert_never(message)
@@ -344,7 +355,7 @@ USER = Decider(
     messages=get_args(Message),
     events=get_args(Event),
     private_events=get_args(PrivateEvent),
-    rows=(Address, User, Credentials, ListedAccount, Due),
+    rows=(Address, User, Credentials, AccountList, ListedAccount, Due),
     keys=keys,
     decide=decide,
     evolve=evolve,
