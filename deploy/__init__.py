@@ -1,0 +1,1 @@
+"""How Streambank is run: `local/` on this machine, without containers."""

@@ -1,0 +1,7 @@
+"""The local stack: Kafka, the payment rail, a worker and the gateway as child processes.
+
+processes.py   a child process and its pid file: never touch what we did not start
+kafka.py       Apache Kafka of one node or three
+rail.py        the external payment rail of development
+stack.py       run, up, down, status, wipe
+"""
