@@ -1,0 +1,723 @@
+"""The bank on one thread: real deciders, the real subscription table, a seeded world around them.
+
+    commands, answers of the rail, ticks --> inbox partitions --handle--> events --route--> inboxes
+
+Each inbox partition keeps its order; between partitions anything may overtake anything. Messages
+come twice, services stall, the rail answers late, twice, not at all or against its own word, and
+time jumps. After a run every law of `laws` must hold. One seed is one run, for ever:
+
+    python -m tests.domain.simulator 4711      prints what happened in run 4711
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from zlib import crc32
+
+from domain import account, payment, risk, transaction
+from domain.account import (
+    CloseAccount,
+    FreezeAccount,
+    LegState,
+    OpenAccount,
+    ReturnSuspended,
+    UnfreezeAccount,
+)
+from domain.bank_day import bank_day
+from domain.decider import (
+    DUE,
+    FORGET,
+    KEEP_FINAL_MS,
+    TICK_LIMIT,
+    Decider,
+    Overlay,
+    Tick,
+    apply,
+    due_at_ms,
+    handle,
+)
+from domain.ledger import CLEARING, SUSPENSE, sums, trial_balance
+from domain.notification import NotificationRequested
+from domain.payment import RailAnswered, RailOperation, RailOutcome
+from domain.risk import (
+    AddToBlacklist,
+    BlacklistKind,
+    DecideReview,
+    RemoveFromBlacklist,
+    ReviewStatus,
+)
+from domain.saga import (
+    PaymentRequested,
+    Rail,
+    RefundRequested,
+    TransactionCancelled,
+    TransactionCompleted,
+    TransactionFailed,
+    TransactionType,
+)
+from domain.services import DECIDERS
+from domain.transaction import CancelTransaction, CreateTransaction
+from domain.user import RegisterUser, Role
+from topics.subscriptions import EVERY, relays, route
+
+START_MS = 1_790_000_000_000
+PARTITIONS = 3
+FINAL = (TransactionCompleted, TransactionFailed, TransactionCancelled)
+PEOPLE = ("ada", "bob", "cleo")
+CURRENCIES = ("USD", "JPY")
+ACCOUNTS = tuple(f"a{number}" for number in range(5))
+NOWHERE = "a5"  # an account that does not exist
+
+
+class Broken(AssertionError):
+    """A law does not hold."""
+
+
+@dataclass
+class Odds:
+    """How hostile one run's world is; probabilities."""
+
+    duplicate: float
+    unknown: float
+    lost: float
+    stall: float
+    jump: float
+
+    @classmethod
+    def drawn(cls, chance: random.Random) -> Odds:
+        return cls(
+            duplicate=chance.choice((0, 0.05, 0.3, 1)),
+            unknown=chance.choice((0, 0.3, 0.8)),
+            lost=chance.choice((0, 0.2)),
+            stall=chance.choice((0, 0.02)),
+            jump=chance.choice((0, 0.01, 0.05)),
+        )
+
+
+@dataclass
+class RailBooks:
+    """What the provider really did, by idempotency key: the truth that our books must meet."""
+
+    paid: set[str] = field(default_factory=set)
+    declined: set[str] = field(default_factory=set)
+    refunded: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)  # refunds refused for good
+
+
+class Bank:
+    """All services, their inboxes, tables and events."""
+
+    def __init__(
+        self, seed: int, deciders: Mapping[str, Decider] = DECIDERS, strict: bool = False
+    ) -> None:
+        self.seed = seed
+        self.chance = random.Random(seed)
+        self.odds = Odds.drawn(self.chance)
+        self.deciders = deciders
+        self.strict = strict
+        self.now_ms = START_MS + self.chance.randrange(40 * 24 * 3600 * 1000)
+        places = [(name, n) for name in deciders for n in range(PARTITIONS)]
+        self.inboxes: dict[tuple[str, int], deque[tuple[Any, int]]] = {p: deque() for p in places}
+        self.rail: deque[PaymentRequested | RefundRequested] = deque()
+        self.relay: deque[Any] = deque()
+        self.rows: dict[tuple[str, int], dict[str, Any]] = {place: {} for place in places}
+        self.events: dict[tuple[str, int], list[Any]] = {place: [] for place in places}
+        self.due: dict[tuple[str, int], set[str]] = {place: set() for place in places}
+        self.log: list[Any] = []  # what was delivered or posted outside, for a post-mortem
+        self.delivered = 0
+        self.books = RailBooks()
+        self.orders: dict[str, CreateTransaction] = {}
+        self.stalled: str | None = None
+
+    # the wires
+
+    def send(self, service: str, key: str, message: Any) -> None:
+        """Append to the inbox; now and then twice."""
+        place = (service, crc32(key.encode()) % PARTITIONS)
+        self.inboxes[place].append((message, self.now_ms))
+        if self.odds.duplicate and self.chance.random() < self.odds.duplicate:
+            self.inboxes[place].append((message, self.now_ms))
+
+    def deliver(self, place: tuple[str, int]) -> None:
+        message, at_ms = self.inboxes[place].popleft()
+        decider, rows = self.deciders[place[0]], self.rows[place]
+        self.delivered += 1
+        if self.strict:
+            check_keys(decider, rows, message, at_ms)
+        events, changes = handle(decider, rows, message, at_ms)
+        for key, row in changes.items():
+            if row is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = row
+            if key.startswith(DUE):
+                (self.due[place].discard if row is None else self.due[place].add)(key)
+            elif key.startswith("account/"):
+                check_limits(row)
+        for event in events:
+            self.say(place, event)
+        self.log.append((at_ms, place, message, events))
+
+    def say(self, place: tuple[str, int], event: Any) -> None:
+        if any(sums(getattr(event, "postings", ())).values()):
+            raise Broken(f"postings do not sum to zero: {event}")
+        self.events[place].append(event)
+        for topic, key in route(event):
+            service, _, kind = topic.partition(".")
+            if topic == "rail.inbox":
+                self.rail.append(event)
+            elif kind == "inbox" and key is EVERY:
+                for n in range(PARTITIONS):
+                    self.inboxes[service, n].append((event, self.now_ms))
+            elif kind == "inbox":
+                self.send(service, key, event)
+        if relays(event):
+            self.relay.append(event)
+
+    def relay_one(self) -> None:
+        event = self.relay.popleft()
+        for topic, key in relays(event):
+            self.send(topic.partition(".")[0], key, event)
+
+    def perform_one(self) -> None:
+        """The rail acts once per idempotency key; its answer may be lost, unclear or double."""
+        request, chance = self.rail.popleft(), self.chance
+        if isinstance(request, PaymentRequested):
+            operation, key = RailOperation.PAY, request.payment_id
+            yes, no = self.books.paid, self.books.declined
+        else:
+            operation, key = RailOperation.REFUND, request.refund_id
+            yes, no = self.books.refunded, self.books.kept
+        if key not in yes | no:
+            (yes if chance.random() < 0.7 else no).add(key)
+        if chance.random() < self.odds.lost:
+            return
+        outcome = RailOutcome.APPROVED if key in yes else RailOutcome.DECLINED
+        if chance.random() < self.odds.unknown:
+            outcome = RailOutcome.UNKNOWN
+        self.answer(request, operation, outcome)
+        if chance.random() < 0.2:
+            self.answer(request, operation, outcome)
+        if operation is RailOperation.PAY and key in no and chance.random() < 0.1:
+            no.discard(key)  # it said no and then moved the money all the same
+            yes.add(key)
+            self.answer(request, operation, RailOutcome.APPROVED)
+
+    def answer(
+        self,
+        request: PaymentRequested | RefundRequested,
+        operation: RailOperation,
+        outcome: RailOutcome,
+    ) -> None:
+        transaction_id = request.order.transaction_id
+        answer = RailAnswered(
+            transaction_id=transaction_id,
+            payment_id=request.payment_id,
+            operation=operation,
+            attempt=request.attempt,
+            outcome=outcome,
+            provider_reference=f"ref-{transaction_id}",
+            detail="",
+        )
+        self.send("payment", transaction_id, answer)
+
+    def tick(self, place: tuple[str, int]) -> bool:
+        """A tick for what is due in this partition, if anything is."""
+        passed = sorted(key for key in self.due[place] if due_at_ms(key) <= self.now_ms)
+        if not passed:
+            return False
+        tick = Tick(due=tuple(passed[: self.chance.choice((1, 3, TICK_LIMIT))]))
+        for _ in range(1 + (self.chance.random() < self.odds.duplicate)):
+            self.inboxes[place].append((tick, self.now_ms))
+        return True
+
+    # the world
+
+    def step(self) -> bool:
+        """Let one thing happen; False when nothing can until time passes."""
+        chance, odds = self.chance, self.odds
+        self.now_ms += chance.randrange(30)
+        if odds.jump and chance.random() < odds.jump:
+            self.now_ms += chance.choice((2_000, 30_000, 3_600_000))
+        if odds.stall and chance.random() < odds.stall:
+            self.stalled = chance.choice((None, *self.deciders))
+        places = [p for p, inbox in self.inboxes.items() if inbox and p[0] != self.stalled]
+        if not places:
+            self.stalled = None
+            places = [place for place, inbox in self.inboxes.items() if inbox]
+        outside = [self.perform_one] * bool(self.rail) + [self.relay_one] * bool(self.relay)
+        if outside and (not places or chance.random() < 0.2):
+            chance.choice(outside)()
+        elif places:
+            self.deliver(chance.choice(places))
+        else:
+            return False
+        if chance.random() < 0.02:
+            self.tick(chance.choice(tuple(self.due)))
+        return True
+
+    def settle(self, until_ms: int | None = None) -> None:
+        """Run until nothing can happen any more, letting time pass wherever somebody waits for it.
+
+        `until_ms`: also forget what is due to be forgotten by then.
+        """
+        for _ in range(100_000):
+            if self.step():
+                continue
+            waiting = [
+                due_at_ms(key)
+                for due in self.due.values()
+                for key in due
+                if until_ms is not None or f"/{FORGET}/" not in key
+            ]
+            if not waiting:
+                return
+            self.now_ms = max(self.now_ms, min(waiting))
+            for place in self.due:
+                self.tick(place)
+        raise Broken("it never comes to rest")
+
+    # what one looks at
+
+    def all_rows(self, service: str) -> Iterator[tuple[str, Any]]:
+        for n in range(PARTITIONS):
+            yield from self.rows[service, n].items()
+
+    def all_events(self, service: str) -> Iterator[Any]:
+        for n in range(PARTITIONS):
+            yield from self.events[service, n]
+
+    def finals(self) -> list[Any]:
+        return [event for event in self.all_events("transaction") if isinstance(event, FINAL)]
+
+
+class Declared(Mapping[str, Any]):
+    """Rows of which only the declared ones may be read."""
+
+    def __init__(self, rows: Mapping[str, Any], keys: set[str]) -> None:
+        self.rows, self.keys_ = rows, keys
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self.keys_:
+            raise Broken(f"reads {key}, which `keys` does not name")
+        return self.rows[key]
+
+    def __iter__(self) -> Iterator[str]:
+        raise Broken("walks over all rows")
+
+    def __len__(self) -> int:
+        raise Broken("counts all rows")
+
+
+def check_keys(decider: Decider, rows: Mapping[str, Any], message: Any, at_ms: int) -> None:
+    """`decide` and `evolve` read only what `keys` names."""
+    events = decider.decide(Declared(rows, set(decider.keys(message))), message, at_ms)
+    overlay = Overlay(rows)
+    for event in events:
+        declared = Declared(overlay, set(decider.keys(event)))
+        overlay.changes.update(decider.evolve(declared, event))
+        decider.aggregate_id(event)
+
+
+def check_limits(row: account.Account) -> None:
+    for currency, balance_minor in row.balances.items():
+        if balance_minor < -row.overdraft_limits.get(currency, 0):
+            raise Broken(f"balance below its limit: {row}")
+    if row.open_legs < 0:
+        raise Broken(f"fewer than no legs are open: {row}")
+    if row.status is account.Status.CLOSED and (row.open_legs or any(row.balances.values())):
+        raise Broken(f"a closed account has money or waits for it: {row}")
+
+
+# what people do
+
+
+def populate(bank: Bank) -> None:
+    for person in PEOPLE:
+        bank.send("user", f"{person}@example.org", registration(person))
+    for number in range(5):
+        bank.send("account", f"a{number}", opening(bank, number))
+    bank.settle()
+    for number in range(5):
+        for currency in CURRENCIES:
+            if bank.chance.random() < 0.7:
+                fund(bank, f"a{number}", currency, bank.chance.randrange(1, 400_000))
+    bank.settle()
+
+
+def registration(person: str) -> RegisterUser:
+    return RegisterUser(
+        user_id=person,
+        address=f"{person}@example.org",
+        email=f"{person.title()}@example.org",
+        name=person.title(),
+        password_hash="$2b$12$…",
+        roles=(Role.CUSTOMER,),
+        actor_id=person,
+        request_hash=person,
+    )
+
+
+def opening(bank: Bank, number: int) -> OpenAccount:
+    currencies = CURRENCIES if bank.chance.random() < 0.8 else CURRENCIES[:1]
+    return OpenAccount(
+        account_id=f"a{number}",
+        user_id=PEOPLE[number % len(PEOPLE)],
+        name="",
+        currencies=currencies,
+        overdraft_limits=bank.chance.choice(({}, {"USD": 5_000})),
+        actor_id="ops",
+        request_hash="",
+    )
+
+
+def order(bank: Bank, **changes: Any) -> CreateTransaction:
+    """Order something; sends it."""
+    chance, n = bank.chance, len(bank.orders)
+    source, destination = chance.sample(ACCOUNTS, 2)
+    if chance.random() < 0.1:
+        destination = NOWHERE
+    command = CreateTransaction(
+        transaction_id=f"t{n}",
+        type=TransactionType.TRANSFER,
+        amount_minor=chance.choice((1, 70, 4_000, 30_000, 60_000, 85_000, 110_000)),
+        currency=chance.choice(("USD", "USD", "USD", "JPY")),
+        source_account_id=source,
+        destination_account_id=destination,
+        owner_id=PEOPLE[int(source[1:]) % len(PEOPLE)],
+        actor_id="ops",
+        privileged=chance.random() < 0.5,
+        rail=chance.choice((Rail.BOOK, Rail.BOOK, Rail.EXTERNAL)),
+        deadline_s=chance.choice((1, 5, 60, 600)),
+        description="",
+        reference="",
+        metadata={},
+        request_hash=f"h{n}",
+    )
+    return give(bank, replace(command, **changes))
+
+
+def give(bank: Bank, command: CreateTransaction) -> CreateTransaction:
+    bank.orders[command.transaction_id] = command
+    bank.send("transaction", command.transaction_id, command)
+    return command
+
+
+def fund(bank: Bank, account_id: str, currency: str, amount_minor: int) -> CreateTransaction:
+    return order(
+        bank,
+        type=TransactionType.DEPOSIT,
+        source_account_id=None,
+        destination_account_id=account_id,
+        currency=currency,
+        amount_minor=amount_minor,
+        owner_id=PEOPLE[int(account_id[1:]) % len(PEOPLE)],
+        privileged=True,
+        deadline_s=86_400,
+    )
+
+
+def act(bank: Bank) -> None:
+    """One thing that somebody does."""
+    chance = bank.chance
+    account_id = chance.choice(ACCOUNTS)
+    match chance.randrange(18):
+        case 0 | 1 | 2 | 3 | 4 | 5 | 16:
+            order(bank)
+        case 6:
+            fund(bank, account_id, chance.choice(CURRENCIES), chance.randrange(1, 90_000))
+        case 7:
+            withdrawal = TransactionType.WITHDRAWAL
+            order(bank, type=withdrawal, destination_account_id=None)
+        case 8 | 9 if bank.orders:
+            cancel(bank, chance.choice([*bank.orders][-4:]))
+        case 10:
+            bank.send("account", account_id, FreezeAccount(account_id=account_id, actor_id="ops"))
+        case 11:
+            thaw = UnfreezeAccount(account_id=account_id, actor_id="ops")
+            bank.send("account", account_id, thaw)
+        case 12:
+            leave(bank, account_id)
+        case 13:
+            blacklist(bank, account_id)
+        case 15 if chance.random() < 0.1:
+            for _ in range(80):  # a machine gone wild
+                order(bank, source_account_id="a0", destination_account_id="a1", owner_id="ada")
+        case 14 if bank.orders:
+            repeat(bank, bank.orders[chance.choice([*bank.orders])])
+        case _:
+            decide_reviews(bank)
+
+
+def leave(bank: Bank, account_id: str) -> None:
+    """Send all that is there elsewhere, and close while it may still be on its way."""
+    row = next((row for key, row in bank.all_rows("account") if key == f"account/{account_id}"))
+    for currency, minor in row.balances.items():
+        if minor > 0 and bank.chance.random() < 0.9:
+            order(
+                bank,
+                source_account_id=account_id,
+                owner_id=row.user_id,
+                currency=currency,
+                amount_minor=minor,
+                privileged=True,
+            )
+    for _ in range(bank.chance.randrange(40)):
+        bank.step()
+    bank.send("account", account_id, CloseAccount(account_id=account_id, actor_id="ops"))
+
+
+def cancel(bank: Bank, transaction_id: str) -> None:
+    command = CancelTransaction(transaction_id=transaction_id, actor_id="ops")
+    bank.send("transaction", transaction_id, command)
+
+
+def repeat(bank: Bank, command: CreateTransaction) -> None:
+    """The same order again, or another body under its id, which must change nothing."""
+    other = bank.chance.choice((command, replace(command, amount_minor=1, request_hash="other")))
+    bank.send("transaction", command.transaction_id, other)
+
+
+def blacklist(bank: Bank, account_id: str) -> None:
+    entry = {"kind": BlacklistKind.ACCOUNT, "value": account_id, "actor_id": "eve"}
+    if bank.chance.random() < 0.5:
+        bank.send("risk", account_id, AddToBlacklist(note="", **entry))
+    else:
+        bank.send("risk", account_id, RemoveFromBlacklist(**entry))
+
+
+def decide_reviews(bank: Bank) -> None:
+    for _, row in [*bank.all_rows("risk")]:
+        if isinstance(row, risk.Review) and bank.chance.random() < 0.7:
+            command = DecideReview(
+                review_id=row.review_id,
+                approve=bank.chance.random() < 0.7,
+                deadline_s=bank.chance.choice((1, 60)),
+                actor_id="eve",
+                note="",
+            )
+            bank.send("risk", row.order.owner_id, command)
+
+
+def return_suspended(bank: Bank) -> None:
+    for _, row in [*bank.all_rows("account")]:
+        if isinstance(row, account.Leg) and row.suspended is not None:
+            command = ReturnSuspended(
+                account_id=row.account_id,
+                transaction_id=row.suspended.order.transaction_id,
+                actor_id="ops",
+            )
+            bank.send("account", row.account_id, command)
+
+
+def run(
+    seed: int,
+    deciders: Mapping[str, Decider] = DECIDERS,
+    *,
+    actions: int = 24,
+    strict: bool = False,
+) -> Bank:
+    """One run, its laws checked; raises Broken."""
+    bank = Bank(seed, deciders, strict)
+    populate(bank)
+    for _ in range(actions):
+        act(bank)
+        for _ in range(bank.chance.randrange(12)):
+            bank.step()
+    bank.settle()
+    return_suspended(bank)
+    bank.settle()
+    laws(bank)
+    return bank
+
+
+# what must hold once all is quiet
+
+
+def laws(bank: Bank) -> None:
+    check_ends(bank)
+    check_quiet(bank)
+    check_money(bank)
+    check_daily_limits(bank)
+    check_rail(bank)
+    check_lists(bank)
+    check_fold(bank)
+    check_repeats(bank)
+    check_forgetting(bank)
+
+
+def expect(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise Broken(sentence)
+
+
+def check_ends(bank: Bank) -> None:
+    """Every transaction that was started ends exactly once, with its whole trace."""
+    ends = Counter(event.order.transaction_id for event in bank.finals())
+    expect(ends == Counter(bank.orders.keys()), f"ends {ends} for {[*bank.orders]}")
+    rows = {row.order.transaction_id: row for _, row in transactions(bank)}
+    for event in bank.finals():
+        row = rows[event.order.transaction_id]
+        expect(row.status is not transaction.Status.PENDING, f"final and pending: {row}")
+        expect(row.steps == event.steps, f"the row's trace is another: {row}")
+        names = [step.step for step in event.steps]
+        times = [step.at_ms for step in event.steps]
+        expect(names[0] == "validate" and times == sorted(times), f"trace: {event.steps}")
+        if isinstance(event, TransactionCompleted):
+            expect(names[-2:] != ["complete", "complete"], f"trace: {names}")
+            expect(names[-1] == "complete" and "risk" in names, f"trace: {names}")
+
+
+def transactions(bank: Bank) -> list[tuple[str, transaction.Transaction]]:
+    return [
+        (key, row)
+        for key, row in bank.all_rows("transaction")
+        if isinstance(row, transaction.Transaction)
+    ]
+
+
+def check_quiet(bank: Bank) -> None:
+    """Nobody waits for anything."""
+    for _, row in bank.all_rows("account"):
+        match row:
+            case account.Account():
+                expect(row.open_legs == 0, f"waits for the end of a leg: {row}")
+            case account.Leg():
+                expect(row.state not in (LegState.DEBITED, LegState.SUSPENDED), f"open: {row}")
+    asking = (payment.Status.REQUESTED, payment.Status.REFUND_REQUESTED)
+    for _, row in bank.all_rows("payment"):
+        if isinstance(row, payment.Payment):
+            expect(row.status not in asking, f"the rail never answered: {row}")
+    for _, row in bank.all_rows("risk"):
+        if isinstance(row, risk.Review):
+            expect(row.status is not ReviewStatus.OPEN, f"undecided: {row}")
+
+
+def check_money(bank: Bank) -> None:
+    """Balances are what completed and nothing else; the books balance; nothing is in flight."""
+    rows = [row for _, row in bank.all_rows("account")]
+    trial = trial_balance(rows)
+    by_currency: Counter[str] = Counter()
+    for (name, currency), minor in trial.items():
+        by_currency[currency] += minor
+        expect(name not in (CLEARING, SUSPENSE) or minor == 0, f"{name}: {minor} {currency}")
+    expect(not any(by_currency.values()), f"trial balance: {trial}")
+    expected: defaultdict[tuple[str | None, str], int] = defaultdict(int)
+    for event in bank.finals():
+        if isinstance(event, TransactionCompleted):
+            order = event.order
+            expected[order.source_account_id, order.currency] -= order.amount_minor
+            expected[order.destination_account_id, order.currency] += order.amount_minor
+    for row in rows:
+        if isinstance(row, account.Account):
+            for currency, minor in row.balances.items():
+                wanted = expected[row.account_id, currency]
+                expect(minor == wanted, f"{row.account_id}: {minor}, not {wanted} {currency}")
+
+
+def check_daily_limits(bank: Bank) -> None:
+    """What is reserved of an owner's day is exactly what completed of it, never above the limit."""
+    completed: Counter[tuple[str, str]] = Counter()
+    for event in bank.finals():
+        if isinstance(event, TransactionCompleted) and not event.order.privileged:
+            day = f"{bank_day(event.order.created_ms)}/{event.order.currency}"
+            completed[event.order.owner_id, day] += event.order.amount_minor
+    for _, row in bank.all_rows("risk"):
+        if isinstance(row, risk.Owner):
+            for day, minor in row.reserved.items():
+                wanted = completed[row.user_id, day]
+                expect(minor == wanted, f"{row.user_id} {day}: {minor} reserved, {wanted} done")
+                expect(minor <= risk.DAILY_LIMIT_MINOR, f"above the limit: {row}")
+
+
+def check_rail(bank: Bank) -> None:
+    """The provider moved the money of what completed, and gave back, or keeps, all other."""
+    for event in bank.finals():
+        order = event.order
+        if order.rail is not Rail.EXTERNAL:
+            continue
+        key = order.transaction_id
+        moved = key in bank.books.paid and f"{key}.refund" not in bank.books.refunded
+        if isinstance(event, TransactionCompleted):
+            expect(moved, f"{key} completed without its payment")
+        else:
+            expect(not moved or f"{key}.refund" in bank.books.kept, f"{key} was paid, yet ended")
+
+
+def check_lists(bank: Bank) -> None:
+    """Each owner's list has each scored order once; each account is listed; each end is told."""
+    listed = Counter(
+        row.transaction_id
+        for _, row in bank.all_rows("risk")
+        if isinstance(row, risk.ListedTransaction)
+    )
+    scored = [key[len("score/") :] for key, _ in bank.all_rows("risk") if key.startswith("score/")]
+    expect(listed == Counter(scored), f"listed {listed}, scored {scored}")
+    told = Counter(
+        event.notification_id
+        for event in bank.all_events("notification")
+        if isinstance(event, NotificationRequested)
+    )
+    ends = Counter(
+        event.order.transaction_id
+        for event in bank.finals()
+        if not isinstance(event, TransactionCancelled)
+    )
+    expect(told == ends, f"told {told}, ended {ends}")
+    accounts = [key for key, _ in bank.all_rows("user") if key.startswith("account-of/")]
+    expect(len(accounts) == 5, f"accounts listed: {accounts}")
+
+
+def check_fold(bank: Bank) -> None:
+    """The tables are the fold of the events."""
+    for place, events in bank.events.items():
+        overlay = Overlay({})
+        apply(bank.deciders[place[0]], overlay, events)
+        folded = {key: row for key, row in overlay.changes.items() if row is not None}
+        expect(folded == bank.rows[place], f"{place}: the fold differs from the table")
+
+
+def check_repeats(bank: Bank) -> None:
+    """Asked twice is asked once, however much later."""
+    said = {place: len(events) for place, events in bank.events.items()}
+    for person in PEOPLE:
+        bank.send("user", f"{person}@example.org", registration(person))
+    for command in bank.orders.values():
+        bank.send("transaction", command.transaction_id, command)
+    bank.settle()
+    again = {place: len(events) for place, events in bank.events.items()}
+    expect(again == said, f"a repeated command said something new: {said} {again}")
+
+
+def check_forgetting(bank: Bank) -> None:
+    """A month later what is final has left the tables, and the books are as they were."""
+    before = trial_balance(row for _, row in bank.all_rows("account"))
+    bank.settle(until_ms=bank.now_ms + KEEP_FINAL_MS)
+    after = trial_balance(row for _, row in bank.all_rows("account"))
+    expect(before == after, f"forgetting moved money: {before} {after}")
+    stay = ("account/", "ledger/", "owner/", "blacklist/", "user/", "address/", "credentials/")
+    stay += ("accounts-of/", "account-of/", "has-account/")
+    left = [key for rows in bank.rows.values() for key in rows if not key.startswith(stay)]
+    expect(not left, f"never forgotten: {left}")
+    check_fold(bank)
+
+
+def main() -> None:
+    seed = int(sys.argv[1])
+    bank = Bank(seed)
+    try:
+        bank = run(seed, strict=True)
+    except Broken as broken:
+        print(f"seed {seed}: {broken}")
+    for at_ms, (service, n), message, events in bank.log:
+        said = ", ".join(type(event).__name__ for event in events) or "-"
+        print(f"{at_ms} {service}/{n}: {type(message).__name__} -> {said}")
+
+
+if __name__ == "__main__":
+    main()

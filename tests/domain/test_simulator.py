@@ -1,0 +1,171 @@
+"""Thousands of seeded runs of the whole bank, and controls: a bank broken on purpose is caught."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from domain import account, payment, risk, transaction
+from domain.decider import Decider, Rows
+from domain.payment import RailAnswered, RailOutcome
+from domain.saga import (
+    AccountCredited,
+    AccountDebited,
+    CancelRequested,
+    CreditRefused,
+    DebitRefused,
+    Reason,
+    RiskApproved,
+    TransactionFailed,
+)
+from domain.services import DECIDERS
+from tests.domain.simulator import run
+
+SEEDS = int(os.environ.get("STREAMBANK_SEEDS", "2000"))
+CHUNK = 100
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_every_law_holds_after_every_run(first: int) -> None:
+    for seed in range(first, min(first + CHUNK, SEEDS)):
+        try:
+            run(seed, strict=seed % 20 == 0)
+        except AssertionError as broken:
+            pytest.fail(f"seed {seed}: {broken}\npython -m tests.domain.simulator {seed}")
+
+
+def test_a_seed_replays_to_the_byte() -> None:
+    first, second = run(11), run(11)
+    assert first.log == second.log
+    assert first.rows == second.rows
+
+
+Decide = Callable[[Rows, Any, int], Sequence[Any]]
+
+
+class Blind(Mapping[str, Any]):
+    """Rows without those that `hides` says."""
+
+    def __init__(self, rows: Rows, hides: Callable[[str], bool]) -> None:
+        self.rows, self.hides = rows, hides
+
+    def __getitem__(self, key: str) -> Any:
+        if self.hides(key):
+            raise KeyError(key)
+        return self.rows[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self.rows if not self.hides(key))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def credits_again(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, AccountDebited):
+        rows = Blind(rows, lambda key: key.endswith("/destination"))
+    return account.decide(rows, message, at_ms)
+
+
+def debits_again(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, RiskApproved):
+        rows = Blind(rows, lambda key: key.endswith("/source"))
+    return account.decide(rows, message, at_ms)
+
+
+def refuses_put_back_on_frozen(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, CreditRefused):
+        source = rows[account.account_key(message.order.source_account_id)]
+        if source.status is account.Status.FROZEN:
+            return ()
+    return account.decide(rows, message, at_ms)
+
+
+def cancels_after_the_debit(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, CancelRequested):
+        order = message.order
+        return (DebitRefused(order=order, reason=Reason.CANCELLED, at_ms=at_ms, steps=()),)
+    return account.decide(rows, message, at_ms)
+
+
+def forgets_the_tombstone(rows: Rows, event: Any) -> Mapping[str, Any]:
+    if isinstance(event, DebitRefused) and event.reason is Reason.CANCELLED:
+        return {}
+    return account.evolve(rows, event)
+
+
+def closes_with_money_in_flight(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, account.CloseAccount):
+        key = account.account_key(message.account_id)
+        if key in rows:
+            rows = {key: replace(rows[key], open_legs=0)}
+    return account.decide(rows, message, at_ms)
+
+
+def ends_twice(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, AccountCredited):
+        key = transaction.transaction_key(message.order.transaction_id)
+        if key in rows:
+            rows = {key: replace(rows[key], status=transaction.Status.PENDING)}
+    return transaction.decide(rows, message, at_ms)
+
+
+def guesses_the_rail(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, RailAnswered) and message.outcome is RailOutcome.UNKNOWN:
+        message = replace(message, outcome=RailOutcome.DECLINED)
+    return payment.decide(rows, message, at_ms)
+
+
+def trusts_the_first_no(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, RailAnswered) and message.outcome is RailOutcome.APPROVED:
+        row = rows.get(payment.payment_key(message.transaction_id))
+        if row is not None and row.status is payment.Status.FAILED:
+            return ()
+    return payment.decide(rows, message, at_ms)
+
+
+def never_asks_again(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    return () if isinstance(message, payment.Tick) else payment.decide(rows, message, at_ms)
+
+
+def never_frees_the_limit(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    return () if isinstance(message, TransactionFailed) else risk.decide(rows, message, at_ms)
+
+
+def frees_the_limit_again(rows: Rows, event: Any) -> Mapping[str, Any]:
+    changes = risk.evolve(rows, event)
+    if isinstance(event, risk.RiskReleased):
+        return {key: row for key, row in changes.items() if not key.startswith("score/")}
+    return changes
+
+
+CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "a credit heard twice is booked twice": ("account", {"decide": credits_again}),
+    "an approval heard twice debits twice": ("account", {"decide": debits_again}),
+    "a frozen source gets nothing back": ("account", {"decide": refuses_put_back_on_frozen}),
+    "a cancel is granted after the debit": ("account", {"decide": cancels_after_the_debit}),
+    "a cancel leaves no tombstone": ("account", {"evolve": forgets_the_tombstone}),
+    "an account closes with money in flight": ("account", {"decide": closes_with_money_in_flight}),
+    "a transaction ends twice": ("transaction", {"decide": ends_twice}),
+    "an unknown answer is taken for a no": ("payment", {"decide": guesses_the_rail}),
+    "a yes after a no is not asked back": ("payment", {"decide": trusts_the_first_no}),
+    "a lost answer is never asked for again": ("payment", {"decide": never_asks_again}),
+    "a failed order keeps its share of the limit": ("risk", {"decide": never_frees_the_limit}),
+    "a failure heard twice frees the limit twice": ("risk", {"evolve": frees_the_limit_again}),
+}
+
+
+@pytest.mark.parametrize("fault", CONTROLS)
+def test_a_broken_bank_is_caught(fault: str) -> None:
+    service, changes = CONTROLS[fault]
+    deciders: dict[str, Decider] = {**DECIDERS, service: replace(DECIDERS[service], **changes)}
+    for seed in range(400):
+        try:
+            run(seed, deciders)
+        except AssertionError:
+            return
+    pytest.fail("no law noticed")
