@@ -4,9 +4,9 @@ r"""Child processes that are known again after a crash.
                        \--(we crash)--> leftover, found by its pid file
 
 A pid alone proves nothing: pids are used again. A pid file therefore holds pid, start time and boot
-id, and a signal goes through a pidfd that was opened before these were compared. What does not match
-is not ours and is never touched. Children also get a signal from the kernel when we die, so that
-leftovers are rare.
+id, and a signal goes through a pidfd that was opened before these were compared. What does not
+match is not ours and is never touched. Children also get a signal from the kernel when we die, so
+that leftovers are rare.
 """
 
 from __future__ import annotations

@@ -1,0 +1,387 @@
+"""The settings: one frozen object, read once from the environment and from a `.env` file.
+
+    settings = Settings.load()          STREAMBANK_KAFKA_BOOTSTRAP=… → settings.kafka_bootstrap
+    python -m settings > docs/configuration.md
+
+The environment wins over `.env`. A field's declaration below is its documentation: default, allowed
+values, what it does. Bad values and unknown STREAMBANK_ names end in one sentence (`BadSetting`).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+PREFIX = "STREAMBANK_"
+# read by others than the services: where the local stack lives, its Kafka's port, how Java is run
+LOCAL_ONLY = {
+    "STREAMBANK_LOCAL": "`.local` of the tree: where the local stack keeps everything",
+    "STREAMBANK_KAFKA_PORT": "9092: the port of the local stack's Kafka",
+    "STREAMBANK_RAIL_PORT": "3012: the port of the local stack's payment rail",
+    "STREAMBANK_KAFKA_HEAP_MB": "256: the heap of the local stack's Kafka",
+}
+PRODUCTION_SECRET_LENGTH = 32
+
+
+class BadSetting(Exception):
+    """A setting that cannot be used: the message names it, what is wrong, and what to do."""
+
+
+def _setting(default: Any, about: str, *, choices: Iterable[str] = (), secret: bool = False) -> Any:
+    metadata = {"about": about, "choices": tuple(choices), "secret": secret}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata, repr=not secret)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one process is told; times in seconds unless the name says otherwise."""
+
+    environment: str = _setting(
+        "development",
+        "`production` refuses secrets that are missing, short or left at their default",
+        choices=("development", "production"),
+    )
+    log_level: str = _setting(
+        "INFO", "least level that is logged", choices=("ERROR", "WARN", "INFO", "DEBUG")
+    )
+
+    kafka_bootstrap: str = _setting("127.0.0.1:9092", "brokers to ask first: `host:port,…`")
+    kafka_security_protocol: str = _setting(
+        "PLAINTEXT",
+        "how clients reach the brokers",
+        choices=("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
+    )
+    kafka_sasl_mechanism: str = _setting(
+        "SCRAM-SHA-512",
+        "with a SASL protocol",
+        choices=("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
+    )
+    kafka_sasl_username: str = _setting("", "with a SASL protocol")
+    kafka_sasl_password: str = _setting("", "with a SASL protocol", secret=True)
+    kafka_ssl_ca: str = _setting("", "PEM file of the authorities that signed the brokers")
+    kafka_ssl_certificate: str = _setting("", "PEM file of this client's certificate")
+    kafka_ssl_key: str = _setting("", "PEM file of this client's key")
+
+    prefix: str = _setting("", "goes before every topic, group and transactional id")
+    partitions: int = _setting(3, "partitions of each topic; cannot change once there is data")
+    replication: int = _setting(1, "copies of each topic; 3 with several brokers")
+    inbox_retention_hours: int = _setting(168, "how long inboxes keep what was read")
+
+    instance: str = _setting(
+        socket.gethostname, "stable name of this worker, one of its own for each worker process"
+    )
+    table_store: str = _setting(
+        "memory", "where tables live besides Kafka", choices=("memory", "rocksdb")
+    )
+    state_dir: Path = _setting(  # noqa: RUF009 - declares a field
+        Path(".local/state"), "directory of RocksDB's files"
+    )
+    standby: bool = _setting(False, "keep warm copies of other workers' tables")
+    static_membership: bool = _setting(
+        False, "a restarted worker keeps its partitions; needs a stable `instance`"
+    )
+    batch_max: int = _setting(2_000, "records per transaction")
+    session_timeout_s: float = _setting(10.0, "a worker silent for this long loses its partitions")
+    cycle_timeout_s: float = _setting(8.0, "longest work on one batch")
+    transaction_timeout_s: float = _setting(
+        10.0, "longest time that a dead worker's open transaction holds back others"
+    )
+    ops_host: str = _setting("127.0.0.1", "interface of a worker's ops server")
+    ops_port: int = _setting(3001, "its port: health, metrics, table reads")
+    ops_address: str = _setting(
+        "", "`host:port` under which others reach it; default `ops_host:ops_port`"
+    )
+
+    gateway_host: str = _setting("127.0.0.1", "interface of the HTTP gateway")
+    gateway_port: int = _setting(3000, "its port")
+    gateway_processes: int = _setting(1, "processes that share the port")
+    tls_certificate: str = _setting("", "PEM file: the gateway serves HTTPS")
+    tls_key: str = _setting("", "PEM file of its key")
+    cors_origins: tuple[str, ...] = _setting(
+        (), "origins whose pages may call the gateway, separated by commas"
+    )
+    rate_limit: bool = _setting(False, "limit requests per client; in production always on")
+    transaction_deadline_s: int = _setting(
+        30, "default time in which a transaction must succeed, or is put back"
+    )
+    access_token_s: int = _setting(3600, "life of an access token")
+
+    jwt_secret: str = _setting(
+        "development-only-jwt-secret-do-not-use", "signs access tokens (HS256)", secret=True
+    )
+    internal_token: str = _setting(
+        "development-only-internal-token", "lets the gateway read workers' tables", secret=True
+    )
+    admin_email: str = _setting("admin@streambank.example", "of the first admin (`create-admin`)")
+    admin_password: str = _setting("", "of the first admin (`create-admin`)", secret=True)
+
+    rail_url: str = _setting("http://127.0.0.1:3012", "the external payment rail")
+
+    def __post_init__(self) -> None:
+        for check in CHECKS:
+            check(self)
+
+    @classmethod
+    def load(
+        cls, environment: Mapping[str, str] | None = None, file: Path = Path(".env")
+    ) -> Settings:
+        """From `file` and the environment, which wins. Raises BadSetting."""
+        given = {**_read(file), **(os.environ if environment is None else environment)}
+        known = {variable(item): item for item in fields(cls)}
+        unknown = [
+            name
+            for name in given
+            if name.startswith(PREFIX) and name not in known and name not in LOCAL_ONLY
+        ]
+        if unknown:
+            raise BadSetting(
+                f"{min(unknown)} is no setting; see docs/configuration.md for those there are"
+            )
+        types = get_type_hints(cls)
+        values = {
+            item.name: _parse(name, given[name], types[item.name])
+            for name, item in known.items()
+            if name in given
+        }
+        return cls(**values)
+
+    @property
+    def production(self) -> bool:
+        return self.environment == "production"
+
+    @property
+    def ops_announced(self) -> str:
+        """host:port of this process's ops server, as others reach it."""
+        return self.ops_address or f"{self.ops_host}:{self.ops_port}"
+
+    @property
+    def kafka_security(self) -> dict[str, str]:
+        """librdkafka's settings of SASL and TLS; empty for a plain listener."""
+        if self.kafka_security_protocol == "PLAINTEXT":
+            return {}
+        options = {"security.protocol": self.kafka_security_protocol}
+        if self.kafka_security_protocol.startswith("SASL"):
+            options["sasl.mechanism"] = self.kafka_sasl_mechanism
+            options["sasl.username"] = self.kafka_sasl_username
+            options["sasl.password"] = self.kafka_sasl_password
+        files = {
+            "ssl.ca.location": self.kafka_ssl_ca,
+            "ssl.certificate.location": self.kafka_ssl_certificate,
+            "ssl.key.location": self.kafka_ssl_key,
+        }
+        return options | {name: path for name, path in files.items() if path}
+
+    @property
+    def kafka(self) -> dict[str, str]:
+        """librdkafka's settings for any client: where the brokers are and how to reach them."""
+        return {"bootstrap.servers": self.kafka_bootstrap, **self.kafka_security}
+
+
+def variable(item: Field[Any]) -> str:
+    """The environment variable of a field."""
+    return PREFIX + item.name.upper()
+
+
+def _read(file: Path) -> dict[str, str]:
+    """NAME=value lines; blank ones and those that begin with # do not count."""
+    try:
+        text = file.read_text()
+    except FileNotFoundError:
+        return {}
+    values: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        if not name or name.startswith("#"):
+            continue
+        if not equals:
+            raise BadSetting(f"{file} line {number} is not NAME=value; correct or remove it")
+        values[name.strip()] = value.strip().strip("\"'")
+    return values
+
+
+def _parse(name: str, text: str, kind: Any) -> Any:
+    parser, expected = PARSERS[kind]
+    try:
+        return parser(text)
+    except (ValueError, KeyError):
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        raise BadSetting(f"{name} is {shown!r}; set it to {expected}") from None
+
+
+def _truth(text: str) -> bool:
+    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+        text.strip().lower()
+    ]
+
+
+PARSERS: dict[Any, tuple[Callable[[str], Any], str]] = {
+    str: (str, "text"),
+    int: (int, "a whole number"),
+    float: (float, "a number"),
+    bool: (_truth, "true or false"),
+    Path: (Path, "a path"),
+    tuple[str, ...]: (
+        lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
+        "names separated by commas",
+    ),
+}
+
+
+def _choices_are_kept(settings: Settings) -> None:
+    for item in fields(settings):
+        choices, value = item.metadata["choices"], getattr(settings, item.name)
+        if choices and value not in choices:
+            raise BadSetting(f"{variable(item)} is {value!r}; set it to {_either(choices)}")
+
+
+def _numbers_are_possible(settings: Settings) -> None:
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if item.name.endswith("_port"):
+            if not 0 < value < 65_536:
+                raise BadSetting(f"{variable(item)} is {value}; set it to a port, 1 to 65535")
+        elif not 0 < value < 1_000_000_000:
+            raise BadSetting(f"{variable(item)} is {value}; set it to a number above 0")
+
+
+def _names_are_given(settings: Settings) -> None:
+    if not settings.instance.strip():
+        raise BadSetting("STREAMBANK_INSTANCE is empty; give each worker a stable name of its own")
+    if not settings.kafka_bootstrap.strip():
+        raise BadSetting("STREAMBANK_KAFKA_BOOTSTRAP is empty; set it to host:port of a broker")
+    if not settings.rail_url.startswith(("http://", "https://")):
+        raise BadSetting(
+            f"STREAMBANK_RAIL_URL is {settings.rail_url!r}; set it to an http:// or https:// URL"
+        )
+
+
+def _time_outs_fit(settings: Settings) -> None:
+    if settings.cycle_timeout_s >= settings.transaction_timeout_s:
+        raise BadSetting(
+            f"STREAMBANK_CYCLE_TIMEOUT_S is {settings.cycle_timeout_s:g}; set it below "
+            f"STREAMBANK_TRANSACTION_TIMEOUT_S ({settings.transaction_timeout_s:g}), or the broker "
+            "aborts what is still being worked on"
+        )
+
+
+def _files_are_there(settings: Settings) -> None:
+    if bool(settings.tls_certificate) != bool(settings.tls_key):
+        missing = "STREAMBANK_TLS_KEY" if settings.tls_certificate else "STREAMBANK_TLS_CERTIFICATE"
+        raise BadSetting(f"{missing} is empty; set both files for HTTPS, or neither")
+    for name in (
+        "tls_certificate",
+        "tls_key",
+        "kafka_ssl_ca",
+        "kafka_ssl_certificate",
+        "kafka_ssl_key",
+    ):
+        path = getattr(settings, name)
+        if path and not Path(path).is_file():
+            raise BadSetting(f"{PREFIX}{name.upper()} is {path!r}; no such file: correct the path")
+
+
+def _sasl_is_complete(settings: Settings) -> None:
+    if not settings.kafka_security_protocol.startswith("SASL"):
+        return
+    for name in ("kafka_sasl_username", "kafka_sasl_password"):
+        if not getattr(settings, name):
+            raise BadSetting(
+                f"{PREFIX}{name.upper()} is empty; {settings.kafka_security_protocol} needs it"
+            )
+
+
+def _production_has_secrets(settings: Settings) -> None:
+    if not settings.production:
+        return
+    for item in fields(settings):
+        if item.name not in ("jwt_secret", "internal_token"):
+            continue
+        value = getattr(settings, item.name)
+        if value == item.default or len(value) < PRODUCTION_SECRET_LENGTH:
+            raise BadSetting(
+                f"{variable(item)} is missing, short or the default of development; production "
+                f"needs {PRODUCTION_SECRET_LENGTH} random characters or more (openssl rand -hex 32)"
+            )
+    if settings.admin_password and len(settings.admin_password) < 12:
+        raise BadSetting(
+            "STREAMBANK_ADMIN_PASSWORD is short; production needs 12 characters or more"
+        )
+
+
+CHECKS: tuple[Callable[[Settings], None], ...] = (
+    _choices_are_kept,
+    _numbers_are_possible,
+    _names_are_given,
+    _time_outs_fit,
+    _sasl_is_complete,
+    _files_are_there,
+    _production_has_secrets,
+)
+
+
+def _either(choices: Iterable[str]) -> str:
+    *most, last = choices
+    return f"{', '.join(most)} or {last}"
+
+
+def _default(item: Field[Any]) -> str:
+    if item.default is MISSING:
+        return "the host's name" if item.name == "instance" else "computed"
+    if item.metadata["secret"]:
+        return "for development only" if item.default else "none"
+    value = item.default
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        value = ",".join(value)
+    return f"`{value}`" if value != "" else "none"
+
+
+def table() -> str:
+    """The settings as a Markdown document."""
+    rows = []
+    for item in fields(Settings):
+        about = item.metadata["about"]
+        if item.metadata["choices"]:
+            about += f" ({_either(f'`{choice}`' for choice in item.metadata['choices'])})"
+        if item.metadata["secret"]:
+            about += " (secret)"
+        rows.append(f"| `{variable(item)}` | {_default(item)} | {about} |")
+    local = [f"| `{name}` | {about} |" for name, about in LOCAL_ONLY.items()]
+    return "\n".join(
+        [
+            "# Configuration",
+            "",
+            "Read once, from the environment and from a `.env` file in the working directory;",
+            "the environment wins. An unknown `STREAMBANK_` name or a bad value ends the process",
+            "with one sentence. Names that end in `_s` are seconds. This page is written by",
+            "`python -m settings`; a test holds it against `settings.py`.",
+            "",
+            "| variable | default | what it does |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+            "## The local stack alone",
+            "",
+            "| variable | default: what it does |",
+            "| --- | --- |",
+            *local,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(table())

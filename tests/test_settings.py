@@ -1,0 +1,141 @@
+"""Settings: read from the environment, refused in one sentence, documented as declared."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from settings import BadSetting, Settings, table, variable
+
+ROOT = Path(__file__).resolve().parent.parent
+NO_FILE = Path("/nonexistent/.env")
+SECRETS = {"STREAMBANK_JWT_SECRET": "j" * 32, "STREAMBANK_INTERNAL_TOKEN": "i" * 32}
+PRODUCTION = {"STREAMBANK_ENVIRONMENT": "production", **SECRETS}
+
+
+def load(**values: str) -> Settings:
+    return Settings.load({f"STREAMBANK_{k.upper()}": v for k, v in values.items()}, NO_FILE)
+
+
+def test_nothing_given_is_development_with_its_defaults() -> None:
+    settings = Settings.load({}, NO_FILE)
+    assert settings == Settings()
+    assert not settings.production
+    assert settings.kafka == {"bootstrap.servers": "127.0.0.1:9092"}
+    assert settings.ops_announced == "127.0.0.1:3001"
+
+
+def test_values_have_their_types() -> None:
+    settings = load(
+        partitions="6",
+        session_timeout_s="2.5",
+        standby="true",
+        state_dir="/var/lib/x",
+        cors_origins="https://a.example, https://b.example",
+    )
+    assert settings.partitions == 6
+    assert settings.session_timeout_s == 2.5
+    assert settings.standby is True
+    assert settings.state_dir == Path("/var/lib/x")
+    assert settings.cors_origins == ("https://a.example", "https://b.example")
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("# ours\n\nSTREAMBANK_PARTITIONS=5\nexport STREAMBANK_PREFIX='x-'\nHOME=/y\n")
+    settings = Settings.load({"STREAMBANK_PARTITIONS": "7"}, file)
+    assert (settings.partitions, settings.prefix) == (7, "x-")
+
+
+def test_sasl_and_tls_reach_the_clients(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_text("x")
+    settings = load(
+        kafka_security_protocol="SASL_SSL",
+        kafka_sasl_username="bank",
+        kafka_sasl_password="secret",
+        kafka_ssl_ca=str(ca),
+    )
+    assert settings.kafka == {
+        "bootstrap.servers": "127.0.0.1:9092",
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": "bank",
+        "sasl.password": "secret",
+        "ssl.ca.location": str(ca),
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"partitions": "three"},
+            "STREAMBANK_PARTITIONS is 'three'; set it to a whole number",
+        ),
+        ({"partitions": "0"}, "STREAMBANK_PARTITIONS is 0; set it to a number above 0"),
+        ({"session_timeout_s": "nan"}, "STREAMBANK_SESSION_TIMEOUT_S is nan; set it to a number"),
+        ({"standby": "maybe"}, "STREAMBANK_STANDBY is 'maybe'; set it to true or false"),
+        ({"gateway_port": "70000"}, "STREAMBANK_GATEWAY_PORT is 70000; set it to a port"),
+        (
+            {"table_store": "disk"},
+            "STREAMBANK_TABLE_STORE is 'disk'; set it to memory or rocksdb",
+        ),
+        ({"instance": " "}, "STREAMBANK_INSTANCE is empty; give each worker"),
+        ({"rail_url": "rail"}, "STREAMBANK_RAIL_URL is 'rail'; set it to an http://"),
+        (
+            {"cycle_timeout_s": "10"},
+            "STREAMBANK_CYCLE_TIMEOUT_S is 10; set it below STREAMBANK_TRANSACTION_TIMEOUT_S (10)",
+        ),
+        ({"kafka_security_protocol": "SASL_SSL"}, "STREAMBANK_KAFKA_SASL_USERNAME is empty;"),
+        ({"kafka_ssl_ca": "/no/ca"}, "STREAMBANK_KAFKA_SSL_CA is '/no/ca'; no such file"),
+        ({"tls_key": "/no/key"}, "STREAMBANK_TLS_CERTIFICATE is empty; set both files"),
+        ({"partitons": "3"}, "STREAMBANK_PARTITONS is no setting; see docs/configuration.md"),
+        (
+            {"environment": "production"},
+            "STREAMBANK_JWT_SECRET is missing, short or the default of development;",
+        ),
+    ],
+)
+def test_a_bad_value_is_one_sentence(values: dict[str, str], sentence: str) -> None:
+    with pytest.raises(BadSetting) as refused:
+        load(**values)
+    assert str(refused.value).startswith(sentence)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("missing", SECRETS)
+def test_production_needs_secrets_of_its_own(missing: str) -> None:
+    assert Settings.load(PRODUCTION, NO_FILE).production
+    for bad in (None, "short", getattr(Settings(), missing[11:].lower())):
+        given = {**PRODUCTION, missing: bad} if bad else {**PRODUCTION}
+        if bad is None:
+            del given[missing]
+        with pytest.raises(BadSetting, match=missing):
+            Settings.load(given, NO_FILE)
+
+
+def test_a_secret_is_not_shown_by_its_refusal() -> None:
+    given = {**PRODUCTION, "STREAMBANK_ADMIN_PASSWORD": "hunter2"}
+    with pytest.raises(BadSetting) as refused:
+        Settings.load(given, NO_FILE)
+    assert "hunter2" not in str(refused.value)
+    assert "hunter2" not in repr(Settings(admin_password="hunter2"))
+
+
+def test_the_documented_table_is_the_declared_one() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert page == table(), "run: python -m settings > docs/configuration.md"
+    for item in fields(Settings):
+        assert f"`{variable(item)}`" in page
+
+
+def test_the_example_names_settings_that_exist() -> None:
+    names = {
+        line.partition("=")[0]
+        for line in (ROOT / ".env.example").read_text().splitlines()
+        if line and not line.startswith("#")
+    }
+    assert names <= {variable(item) for item in fields(Settings)}
