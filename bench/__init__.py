@@ -1,0 +1,1 @@
+"""Measurements. Each program prints ratios to a floor or a peer that ran beside it in the same run."""

@@ -1,0 +1,60 @@
+"""The contender: the same work as plain Faust code on `streaming/`, one table write and one output per event."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+from typing import Any
+
+import streaming
+from bench.work import BALANCE, DEPOSIT, DEPOSITED, PARTITIONS, decode, encode, step
+
+
+class Avro:
+    """A value codec over one fixed schema."""
+
+    def __init__(self, schema: Any, immutable: bool = False) -> None:
+        self.schema, self.immutable = schema, immutable
+
+    def loads(self, data: bytes) -> dict[str, Any]:
+        return decode(self.schema, data)
+
+    def dumps(self, value: dict[str, Any]) -> bytes:
+        return encode(self.schema, value)
+
+
+def build(bootstrap: str, name: str, source: str, output: str, **driver: Any) -> streaming.App:
+    config = streaming.DriverConfig(instance="0", bootstrap=bootstrap, **driver)
+    app = streaming.App(name, driver=config, topic_partitions=PARTITIONS)
+    deposits = app.topic(source, value_codec=Avro(DEPOSIT))
+    deposited = app.topic(output, value_codec=Avro(DEPOSITED))
+    balances = app.Table(
+        "balances", value_codec=Avro(BALANCE, immutable=True), partitions=PARTITIONS
+    )
+
+    @app.agent(deposits)
+    async def deposit(stream: Any) -> None:
+        async for key, value in stream.items():
+            row, out = step(balances.get(key), value)
+            balances[key] = row
+            deposited.put(key=key, value=out)
+
+    return app
+
+
+async def run(app: streaming.App) -> None:
+    await app.start()
+    await asyncio.Event().wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("bootstrap", "name", "source", "output"):
+        parser.add_argument(f"--{name}", required=True)
+    logging.basicConfig(level="INFO")
+    asyncio.run(run(build(**vars(parser.parse_args()))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""App: faust.App with the exactly-once transport under it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faust
+
+from streaming.config import DriverConfig
+from streaming.context import outside
+from streaming.errors import DriverError, ExitCode, Unsupported
+from streaming.streams import Agent, Stream, Supervisor
+from streaming.tables import Table, TableManager
+from streaming.topics import Policy, Topic, ValueCodec
+from streaming.transport import Transport
+
+log = logging.getLogger(__name__)
+
+
+class App(faust.App):
+    """A Faust app whose agents' work commits in Kafka transactions. `id` is also its consumer group.
+
+    What agents write, the tables they change and the offsets they read become visible together or not at
+    all. Timers, pages and tasks run outside of transactions: their sends go out at once.
+    """
+
+    def __init__(self, id: str, *, driver: DriverConfig, **options: Any) -> None:
+        self.driver = driver
+        classes = {
+            "Stream": Stream,
+            "Agent": Agent,
+            "Table": Table,
+            "TableManager": TableManager,
+            "Topic": Topic,
+            "agent_supervisor": Supervisor,
+        }
+        for name, value in classes.items():
+            options.setdefault(name, value)
+        options.setdefault("broker", f"kafka://{driver.bootstrap.split(',', maxsplit=1)[0]}")
+        options.setdefault("topic_disable_leader", True)
+        options.setdefault("store", "memory://")
+        options.setdefault("web_enabled", False)
+        data = driver.state_dir or Path(tempfile.gettempdir()) / "streaming"
+        options.setdefault("datadir", str(data))
+        super().__init__(id, **options)
+        self._policies: dict[str, Policy] = {}
+
+    @property
+    def positions_topic(self) -> str:
+        """Where an app without tables keeps its positions."""
+        return f"{self.conf.id}-positions-changelog"
+
+    def topic(
+        self,
+        *topics: str,
+        value_codec: ValueCodec | None = None,
+        on_poison: str = "dead-letter",
+        on_error: str = "stop",
+        dead_letters: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Declare a topic; see `Policy` for what becomes of records that fail."""
+        if len(topics) > 1 or options.get("pattern"):
+            raise Unsupported(
+                "a topic with several names or a pattern can't be co-partitioned; declare each"
+            )
+        policy = Policy(
+            on_poison=on_poison,
+            on_error=on_error,
+            dead_letters=dead_letters or f"{self.conf.id}.dead",
+        )
+        if topics:
+            self._policies[topics[0]] = policy
+        # Faust builds the topic by its class setting, which knows nothing of codec and policy objects
+        topic = super().topic(*topics, **options)
+        topic.value_codec, topic.policy = value_codec, policy
+        return topic
+
+    def policy_of(self, topic: str) -> Policy:
+        """The policy of a source topic."""
+        return self._policies.get(topic) or Policy(dead_letters=f"{self.conf.id}.dead")
+
+    def Table(
+        self, name: str, *, value_codec: Any = None, watcher: Any = None, **options: Any
+    ) -> Any:
+        """Declare a table. `value_codec`: an object with loads and dumps; `watcher`: see `tables.Watcher`."""
+        table = super().Table(name, **options)
+        table.value_codec, table.watcher = value_codec, watcher
+        table.immutable = bool(getattr(value_codec, "immutable", False))
+        return table
+
+    def GlobalTable(self, *args: Any, **kw: Any) -> Any:
+        raise Unsupported("GlobalTable: send the record to each partition and keep it in a table")
+
+    def SetTable(self, *args: Any, **kw: Any) -> Any:
+        raise Unsupported("SetTable: put the element into the key of a table")
+
+    SetGlobalTable = GlobalTable
+
+    def _task(self, fun: Callable[..., Any], on_leader: bool = False, traced: bool = False) -> Any:
+        """Tasks (and timers, which are tasks) send outside of transactions."""
+        import inspect
+        from functools import wraps
+
+        takes_app = bool(inspect.signature(fun).parameters)
+
+        @wraps(fun)
+        async def outside_task() -> Any:
+            with outside():
+                return await (fun(self) if takes_app else fun())
+
+        outside_task.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
+        return super()._task(outside_task, on_leader=on_leader, traced=traced)
+
+    def page(self, path: str, **options: Any) -> Any:
+        """A web page; its sends go out at once."""
+        import inspect
+        from functools import wraps
+
+        decorate = super().page(path, **options)
+
+        def decorated(fun: Any) -> Any:
+            if inspect.isclass(fun):
+                raise Unsupported("app.page: decorate an async function")
+
+            @wraps(fun)
+            async def outside_page(*args: Any, **kw: Any) -> Any:
+                with outside():
+                    return await fun(*args, **kw)
+
+            return decorate(outside_page)
+
+        return decorated
+
+    def _new_transport(self) -> Any:
+        return Transport(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> Any:
+        return self.transport
+
+    async def on_start(self) -> None:
+        if not self.tables:
+            topic = super().topic(
+                self.positions_topic,
+                partitions=self.conf.topic_partitions,
+                internal=True,
+                compacting=True,
+            )
+            self._positions = topic
+        await super().on_start()
+
+    async def on_first_start(self) -> None:
+        await super().on_first_start()
+
+    async def _stop_consumer(self) -> None:
+        if self._consumer is not None:
+            await self._consumer.finish()  # the running transaction ends first
+
+    def fail_stop(self, error: BaseException) -> None:
+        """Nothing was committed: end the process; its supervisor starts it from the committed state."""
+        code = error.exit_code if isinstance(error, DriverError) else ExitCode.BROKEN
+        expected = isinstance(error, DriverError)
+        log.critical("%s stops: %s", self.conf.id, error, exc_info=None if expected else error)
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(code)

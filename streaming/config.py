@@ -1,0 +1,113 @@
+"""What a worker of the driver is told; times are seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverConfig:
+    """Options of one worker. Raises ValueError with one sentence when they don't fit each other.
+
+    `instance` is the stable name of this worker (a StatefulSet's ordinal, a host name): it is part of the
+    transactional id, so that a restarted worker aborts at once what its predecessor left open.
+    """
+
+    instance: str
+    bootstrap: str
+    client_address: str | None = (
+        None  # host:port of this process's ops server, found by `partition_owners`
+    )
+    kafka: Mapping[str, Any] = field(default_factory=dict)  # security and other librdkafka settings
+    store: str = "memory"  # or rocksdb
+    state_dir: Path | None = None
+    standby: bool = False
+    static_membership: bool = False
+    batch_max: int = 2_000  # records per transaction, over all tasks
+    poll_timeout_s: float = 0.1
+    session_timeout_s: float = 10.0
+    cycle_timeout_s: float = 8.0  # agents must be done with a batch within this
+    transaction_timeout_s: float = (
+        10.0  # longest time that a dead worker's open transaction delays others
+    )
+    takeover_timeout_s: float = 120.0  # longest wait for another worker's open transaction
+    retry_backoff_s: float = 0.2  # first pause before a suspect record is tried again; doubles
+    retry_backoff_max_s: float = 10.0
+    attempts: int = 5  # tries of a suspect record before its topic's policy is applied
+    skip: frozenset[str] = (
+        frozenset()
+    )  # "topic-partition@offset" of records that an operator gives up
+    adopt_topology: str | None = None  # the old topology's hash, to take over its state on purpose
+    faults: Callable[[str], None] | None = None  # tests: called at each named point of a cycle
+
+    def __post_init__(self) -> None:
+        if not self.instance:
+            raise ValueError("driver: instance is empty; give each worker a stable name of its own")
+        if self.cycle_timeout_s >= self.transaction_timeout_s:
+            raise ValueError(
+                f"driver: cycle_timeout_s ({self.cycle_timeout_s}) must be less than transaction_timeout_s "
+                f"({self.transaction_timeout_s}), or the broker aborts what an agent still works on"
+            )
+        if self.session_timeout_s < 1:
+            raise ValueError(
+                f"driver: session_timeout_s ({self.session_timeout_s}) must be 1 or more"
+            )
+        if self.store not in {"memory", "rocksdb"}:
+            raise ValueError(f"driver: store {self.store!r} is unknown; use memory or rocksdb")
+        if self.store == "rocksdb" and self.state_dir is None:
+            raise ValueError("driver: store rocksdb needs state_dir, the directory for its files")
+        if self.batch_max < 1:
+            raise ValueError(f"driver: batch_max ({self.batch_max}) must be 1 or more")
+
+    def client(self, app_id: str) -> dict[str, Any]:
+        """librdkafka settings that all clients of an app share."""
+        address = f"@{self.client_address}" if self.client_address else ""
+        return {
+            "bootstrap.servers": self.bootstrap,
+            "client.id": f"{app_id}.{self.instance}{address}",
+            **self.kafka,
+        }
+
+    def producer(self, app_id: str) -> dict[str, Any]:
+        """Settings of the transactional producer (FINDINGS: 100 ms of default back-off per transaction)."""
+        return {
+            **self.client(app_id),
+            "transactional.id": f"{app_id}.{self.instance}",
+            "transaction.timeout.ms": int(self.transaction_timeout_s * 1000),
+            "partitioner": "murmur2_random",
+            "linger.ms": 2,
+            "retry.backoff.ms": 1,
+            "retry.backoff.max.ms": 50,
+            "delivery.report.only.error": False,
+            "queue.buffering.max.messages": 500_000,
+            "socket.nagle.disable": True,
+        }
+
+    def consumer(self, app_id: str) -> dict[str, Any]:
+        """Settings of the group's consumer; it never commits or resets by itself."""
+        member = (
+            {"group.instance.id": f"{app_id}.{self.instance}"} if self.static_membership else {}
+        )
+        session_ms = int(self.session_timeout_s * 1000)
+        return {
+            **self.client(app_id),
+            **member,
+            "group.id": app_id,
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "partition.assignment.strategy": "range",
+            "session.timeout.ms": session_ms,
+            "heartbeat.interval.ms": min(3000, session_ms // 3),
+            "max.poll.interval.ms": max(int(self.cycle_timeout_s * 2000) + 30_000, session_ms),
+            "fetch.wait.max.ms": 100,
+            "fetch.queue.backoff.ms": 10,
+            "queued.min.messages": max(1000, 2 * self.batch_max),
+            "fetch.message.max.bytes": 256 << 10,
+            "queued.max.messages.kbytes": 64 << 10,
+            "socket.nagle.disable": True,
+        }

@@ -1,0 +1,964 @@
+"""The loop that carries it all: poll -> agents -> offsets and changelog -> commit, one transaction a cycle.
+
+All librdkafka calls of the consumer and all blocking calls of the transaction are made by one thread (the
+Kafka thread); agents run in the event loop. Between two polls no transaction is open, so the rebalance call-backs
+(they run inside of poll) never find one. Records that were read wait in buffers here until they are committed:
+an abort needs no seek, the same records are simply taken again.
+
+    assigned --restore, in a thread of its own--> installed --poll, cycle, poll, ...--> revoked
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import Consumer as KafkaConsumer
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Producer as KafkaProducer
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from faust.types import TP
+from faust.types.transports import ConsumerT
+from mode import Service
+
+from streaming import metrics
+from streaming.context import Batch
+from streaming.cycle import Cycle
+from streaming.errors import (
+    DriverError,
+    Fenced,
+    Inconsistent,
+    Misuse,
+    Poison,
+    RecordFailed,
+    UnknownOutcome,
+)
+from streaming.positions import POSITION_KEY, Position, Topology, check_log, check_position
+from streaming.restore import Cancelled, Token, log_ends, restore, stable_offsets
+from streaming.stores import MemoryStore, Store
+from streaming.tables import TablePartition, TableView
+
+log = logging.getLogger(__name__)
+
+UNKNOWN_COMMIT_S = 60.0  # how long a commit without an answer is asked for again
+
+
+@dataclass(slots=True)
+class Suspect:
+    """A record that failed: taken alone, after a pause, until it passes or its policy is applied."""
+
+    offset: int
+    attempts: int = 0
+    retry_at: float = 0.0
+    stopped: bool = False
+
+
+@dataclass(slots=True)
+class Assignment:
+    """What one rebalance gave us; `token` is cancelled when the next one begins."""
+
+    tps: frozenset[TP]
+    token: Token
+    offsets: dict[TP, int] = field(default_factory=dict)
+    installed: bool = False
+
+
+@dataclass(slots=True)
+class Careful:
+    """After a commit failed for a reason no record was named for: small batches of one task, up to `until`."""
+
+    size: int
+    until: dict[TP, int]
+
+
+class CommitFailed(Exception):
+    """A transaction could not be committed, and it is not known which record is the cause."""
+
+
+class Consumer(Service, ConsumerT):  # type: ignore[misc]
+    """Faust's consumer; owns offsets, transactions, and the tables' life."""
+
+    logger = log
+    in_transaction = False
+    transactions = None
+    scheduler = None
+    commit_interval = 0.0
+
+    def __init__(
+        self,
+        transport: Any,
+        callback: Any,
+        on_partitions_revoked: Any,
+        on_partitions_assigned: Any,
+        **kw: Any,
+    ) -> None:
+        kw.pop("commit_interval", None)
+        super().__init__(**kw)
+        self.transport, self.app = transport, transport.app
+        self.driver = self.app.driver
+        self.app_id: str = self.app.conf.id
+        self._on_assigned = on_partitions_assigned
+        self._on_revoked = on_partitions_revoked
+        self.randomly_assigned_topics: set[str] = set()
+        self._thread = ThreadPoolExecutor(1, f"kafka-{self.app_id}")
+        self._restorer = ThreadPoolExecutor(1, f"restore-{self.app_id}")
+        self._consumer: KafkaConsumer | None = None
+        self._producer: KafkaProducer | None = None
+        self._admin: AdminClient | None = None
+        self._topology: Topology | None = None
+        self._assignment: Assignment | None = None
+        self._stores: dict[
+            tuple[str, int], Store
+        ] = {}  # by table and partition, kept over rebalances
+        self._offsets: dict[int, dict[str, int]] = defaultdict(
+            dict
+        )  # next offset by task and topic
+        self._buffers: dict[TP, deque[Any]] = {}
+        self._paused: set[TP] = set()
+        self._suspects: dict[TP, Suspect] = {}
+        self._careful: Careful | None = None
+        self._group: Any = None
+        self._failure_pause_s = 0.0
+        self._last_poll = time.monotonic()
+        self._ending = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._subscribed = False
+        self._delivered_offsets: dict[tuple[str, int], int] = {}
+        self.dead_letter_count = 0
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def _call(self, function: Any, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    async def on_start(self) -> None:
+        driver = self.driver
+        self._admin = AdminClient(driver.client(self.app_id))
+        self._producer = KafkaProducer(driver.producer(self.app_id))
+        self._consumer = KafkaConsumer(driver.consumer(self.app_id))
+        await self._call(self._init_transactions)
+
+    def _init_transactions(self) -> None:
+        """Fence and abort what a predecessor of our name left open."""
+        assert self._producer is not None
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return self._producer.init_transactions(30)
+            except KafkaException as exc:
+                if not exc.args[0].retriable() or time.monotonic() > deadline:
+                    raise
+                log.warning("%s: init_transactions is tried again: %s", self.app_id, exc.args[0])
+
+    async def on_stop(self) -> None:
+        await self.finish()
+        if self._assignment is not None:
+            self._assignment.token.event.set()
+        if self._consumer is not None:
+            await self._call(self._consumer.close)
+        self._drop_assignment()
+        for store in self._stores.values():
+            store.close()
+        self._thread.shutdown(wait=False)
+        self._restorer.shutdown(wait=False)
+
+    async def finish(self) -> None:
+        """Let the running cycle end and begin no other."""
+        self._ending = True
+        await self._idle.wait()
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Join the group; called by Faust once all agents are known."""
+        if self._subscribed:
+            return
+        self._subscribed = True
+        names = tuple(sorted(set(topics) & set(self.app.topics.acking_topics)))
+        self._topology = await self._call(self._find_topology, names)
+        assert self._consumer is not None
+        await self._call(
+            lambda: self._consumer.subscribe(  # type: ignore[union-attr]
+                list(names),
+                on_assign=self._kafka_assigned,
+                on_revoke=self._kafka_revoked,
+                on_lost=self._kafka_revoked,
+            )
+        )
+        self.add_future(self._run_cycles())
+
+    @property
+    def changelogs(self) -> dict[str, Any]:
+        """Changelog topic by table name. An app without tables keeps its positions in a topic of their own."""
+        if not self.app.tables:
+            return {"positions": self.app.positions_topic}
+        return {name: table.changelog_topic_name for name, table in self.app.tables.items()}
+
+    def _find_topology(self, sources: tuple[str, ...]) -> Topology:
+        """Check partition counts of all topics that must be co-partitioned; learn their ids."""
+        from confluent_kafka import TopicCollection
+
+        assert self._admin is not None
+        names = [*sources, *self.changelogs.values()]
+        futures = self._admin.describe_topics(TopicCollection(names), request_timeout=30)
+        counts, ids = {}, {}
+        for name, future in futures.items():
+            try:
+                description = future.result(31)
+            except KafkaException as exc:
+                raise Inconsistent(f"{self.app_id}: topic {name}: {exc.args[0].str()}") from exc
+            counts[name] = len(description.partitions)
+            ids[name] = str(description.topic_id)
+        if len(set(counts.values())) > 1:
+            raise Inconsistent(
+                f"{self.app_id}: sources and changelogs must have the same number of partitions, they have {counts}"
+            )
+        return Topology(
+            app_id=self.app_id,
+            sources=sources,
+            tables=tuple(sorted(self.app.tables)),
+            partitions=next(iter(counts.values())),
+            topic_ids={name: ids[name] for name in sources},
+            adopt=self.driver.adopt_topology,
+        )
+
+    # -- assignment: call-backs run in the Kafka thread, inside of poll -----------------------------
+
+    def _kafka_assigned(self, consumer: KafkaConsumer, parts: list[TopicPartition]) -> None:
+        consumer.assign([])  # nothing is fetched until the state is there; the group has its answer
+        assignment = Assignment(
+            frozenset(TP(p.topic, p.partition) for p in parts), Token(threading.Event())
+        )
+        self._assignment = assignment
+        self.loop.call_soon_threadsafe(lambda: self.add_future(self._install(assignment)))
+
+    def _kafka_revoked(self, consumer: KafkaConsumer, parts: list[TopicPartition]) -> None:
+        assignment, self._assignment = self._assignment, None
+        if assignment is not None:
+            assignment.token.event.set()
+        consumer.unassign()
+        done = threading.Event()
+
+        def drop() -> None:
+            self._drop_assignment()
+            done.set()
+
+        self.loop.call_soon_threadsafe(drop)
+        while not self._ending and not done.wait(1):
+            pass
+
+    def _drop_assignment(self) -> None:
+        """Forget what only the owner may have; committed stores stay, as old as they are."""
+        metrics.READY.labels(self.app_id).set(0)
+        for table in self.app.tables.values():
+            for partition in list(table.held):
+                del table.held[partition]
+                if table.watcher is not None:
+                    table.watcher.revoked(partition)
+        self._buffers.clear()
+        self._paused.clear()
+        self._suspects.clear()
+        self._offsets.clear()
+        self._careful = None
+
+    async def _install(self, assignment: Assignment) -> None:
+        """Restore, then read: the state of an assignment comes before its records."""
+        loop = asyncio.get_running_loop()
+        try:
+            started = time.monotonic()
+            self._check_assignment(assignment)
+            count = await loop.run_in_executor(self._restorer, self._restore, assignment)
+            assignment.token.check()
+            for table in self.app.tables.values():
+                for partition in {tp.partition for tp in assignment.tps}:
+                    part = TablePartition(table, partition, self._stores[table.name, partition])
+                    table.held[partition] = part
+            await self._on_assigned(set(assignment.tps), self.app.consumer_generation_id + 1)
+            assignment.token.check()
+            await self._call(self._begin_reading, assignment)
+        except Cancelled:
+            return
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - ends the process
+            self.app.fail_stop(exc)
+            return
+        self._tell_watchers(assignment)
+        seconds = time.monotonic() - started
+        metrics.RESTORE_S.labels(self.app_id).set(seconds)
+        metrics.RESTORED.labels(self.app_id).inc(count)
+        metrics.READY.labels(self.app_id).set(1)
+        partitions = sorted({tp.partition for tp in assignment.tps})
+        log.info(
+            "%s: ready with partitions %s, %d records restored in %.2f s",
+            self.app_id,
+            partitions,
+            count,
+            seconds,
+        )
+
+    def _tell_watchers(self, assignment: Assignment) -> None:
+        for table in self.app.tables.values():
+            if table.watcher is not None:
+                for partition, part in table.held.items():
+                    table.watcher.assigned(partition, TableView(part, self.holds))
+
+    def _check_assignment(self, assignment: Assignment) -> None:
+        assert self._topology is not None
+        topics: dict[int, set[str]] = defaultdict(set)
+        for tp in assignment.tps:
+            topics[tp.partition].add(tp.topic)
+        for partition, names in topics.items():
+            if names != set(self._topology.sources):
+                raise Inconsistent(
+                    f"{self.app_id}, partition {partition}: the group gave us {sorted(names)} of "
+                    f"{list(self._topology.sources)}: workers with other code are in the group; stop them all, then "
+                    f"start one version"
+                )
+
+    def _restore(self, assignment: Assignment) -> int:
+        """In a thread: find where to read from, and bring the stores there. Answers records read."""
+        assert self._admin is not None
+        assert self._topology is not None
+        admin, topology = self._admin, self._topology
+        sources = sorted(assignment.tps)
+        committed = stable_offsets(
+            admin, self.app_id, sources, self.driver.takeover_timeout_s, assignment.token
+        )
+        stores: dict[TP, Store] = {}
+        for name, topic in self.changelogs.items():
+            for partition in {tp.partition for tp in sources}:
+                stores[TP(topic, partition)] = self._store(name, partition)
+        count = restore(self.driver.client(self.app_id), admin, stores, assignment.token)
+        lows = log_ends(admin, sources, OffsetSpec.earliest())
+        highs = log_ends(admin, sources, OffsetSpec.latest())
+        for partition in sorted({tp.partition for tp in sources}):
+            here = {
+                tp.topic: offset for tp, offset in committed.items() if tp.partition == partition
+            }
+            for topic in self.changelogs.values():
+                data = stores[TP(topic, partition)].position
+                kept = Position.loads(data) if data is not None else None
+                check_position(topology, partition, here, kept, topic)
+        for tp in sources:
+            if tp in committed:
+                check_log(self.app_id, tp.topic, tp.partition, committed[tp], lows[tp], highs[tp])
+            assignment.offsets[tp] = committed.get(tp, lows[tp])
+        return count
+
+    def _store(self, table: str, partition: int) -> Store:
+        store = self._stores.get((table, partition))
+        if store is None:
+            store = self._stores[table, partition] = self._new_store(table, partition)
+        return store
+
+    def _new_store(self, table: str, partition: int) -> Store:
+        if self.driver.store == "memory":
+            return MemoryStore()
+        from streaming.rocks import RocksStore
+
+        assert self.driver.state_dir is not None
+        directory = (
+            self.driver.state_dir / f"{self.app_id}.{self.driver.instance}" / f"{table}-{partition}"
+        )
+        return RocksStore(directory)
+
+    def _begin_reading(self, assignment: Assignment) -> None:
+        """In the Kafka thread, between two polls."""
+        if assignment is not self._assignment:
+            raise Cancelled
+        assert self._consumer is not None
+        for tp, offset in assignment.offsets.items():
+            self._buffers[tp] = deque()
+            self._offsets[tp.partition][tp.topic] = offset
+        self._consumer.assign(
+            [TopicPartition(*tp, offset) for tp, offset in assignment.offsets.items()]
+        )
+        assignment.installed = True
+
+    def holds(self, partition: int) -> bool:
+        """True while this process is sure to own the partition number: assigned, restored, and polling."""
+        assignment = self._assignment
+        return (
+            assignment is not None
+            and assignment.installed
+            and time.monotonic() - self._last_poll < self.driver.session_timeout_s
+            and any(tp.partition == partition for tp in assignment.tps)
+        )
+
+    @property
+    def ready(self) -> bool:
+        """True once what the group gave us, be it nothing, is restored and read."""
+        assignment = self._assignment
+        return assignment is not None and assignment.installed
+
+    @property
+    def last_poll_s(self) -> float:
+        """When the group's consumer last polled, `time.monotonic` seconds."""
+        return self._last_poll
+
+    def restoring(self, partition: int) -> bool:
+        """True while this process has the partition number but not yet its state."""
+        assignment = self._assignment
+        return (
+            assignment is not None
+            and not assignment.installed
+            and any(tp.partition == partition for tp in assignment.tps)
+        )
+
+    # -- the loop ---------------------------------------------------------------------------------
+
+    async def _run_cycles(self) -> None:
+        try:
+            while not (self.should_stop or self._ending):
+                self._idle.clear()
+                work = await self._call(self._poll)
+                if work:
+                    await self._cycle(work)
+                self._idle.set()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - ends the process
+            self.app.fail_stop(exc)
+        finally:
+            self._idle.set()
+
+    def _poll(self) -> dict[TP, list[Any]]:
+        """In the Kafka thread: read what is there, and choose the records of the next cycle."""
+        assert self._consumer is not None
+        assert self._producer is not None
+        consumer = self._consumer
+        self._producer.poll(0)
+        if self._failure_pause_s:
+            time.sleep(self._failure_pause_s)
+        waiting = any(self._takeable(tp) for tp in self._buffers)
+        head = consumer.poll(0 if waiting else self.driver.poll_timeout_s)
+        self._last_poll = time.monotonic()
+        if head is not None:
+            for message in (head, *consumer.consume(self.driver.batch_max, 0)):
+                self._take_in(message)
+        self._flow()
+        work = self._choose()
+        if work:
+            if not consumer.memberid():
+                return {}  # not a member now: nothing could be committed
+            self._group = consumer.consumer_group_metadata()
+        return work
+
+    def _take_in(self, message: Any) -> None:
+        error = message.error()
+        if error is not None:
+            return self._consumer_error(error, message)
+        buffer = self._buffers.get((message.topic(), message.partition()))  # type: ignore[call-overload]
+        if buffer is None:
+            return None  # revoked inside of this poll
+        tp = TP(message.topic(), message.partition())
+        expected = buffer[-1].offset() + 1 if buffer else self._offsets[tp.partition][tp.topic]
+        if message.offset() < expected:
+            raise Inconsistent(
+                f"{self.app_id}: {tp.topic}-{tp.partition} went back to {message.offset()}, expected {expected}"
+            )
+        buffer.append(message)
+        return None
+
+    def _consumer_error(self, error: KafkaError, message: Any) -> None:
+        code = error.code()
+        if code in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
+            raise Inconsistent(
+                f"{self.app_id}: {message.topic()}-{message.partition()} no longer has the next offset to read "
+                f"({error.str()}): records were deleted before they were processed, or the log was recreated"
+            )
+        if code == KafkaError.FENCED_INSTANCE_ID:
+            raise Fenced(
+                f"{self.app_id}: another worker has our name {self.driver.instance}: {error.str()}"
+            )
+        if error.fatal():
+            raise Fenced(f"{self.app_id}: {error.str()}")
+        log.warning("%s: consumer: %s", self.app_id, error)
+
+    def _flow(self) -> None:
+        """Back-pressure: a partition whose buffer is full is not fetched until it is half empty."""
+        assert self._consumer is not None
+        limit = 2 * self.driver.batch_max
+        full = [
+            tp
+            for tp, buffer in self._buffers.items()
+            if len(buffer) > limit and tp not in self._paused
+        ]
+        free = [tp for tp in self._paused if len(self._buffers[tp]) <= limit // 2]
+        if full:
+            self._consumer.pause([TopicPartition(*tp) for tp in full])
+            self._paused.update(full)
+        if free:
+            self._consumer.resume([TopicPartition(*tp) for tp in free])
+            self._paused.difference_update(free)
+
+    def _takeable(self, tp: TP) -> bool:
+        buffer = self._buffers[tp]
+        if not buffer:
+            return False
+        suspect = self._suspects.get(tp)
+        if suspect is None or buffer[0].offset() < suspect.offset:
+            return True
+        return not suspect.stopped and time.monotonic() >= suspect.retry_at
+
+    def _choose(self) -> dict[TP, list[Any]]:
+        """The records of the next cycle: a due suspect alone, else a fair share of each source partition."""
+        ready = [tp for tp in self._buffers if self._takeable(tp)]
+        for tp in ready:
+            suspect = self._suspects.get(tp)
+            if suspect is not None and self._buffers[tp][0].offset() >= suspect.offset:
+                if suspect.retry_at:
+                    return {tp: [self._buffers[tp][0]]}
+        if not ready:
+            return {}
+        if self._careful is not None:
+            tp = min(ready, key=lambda tp: (tp not in self._careful.until, tp))  # type: ignore[union-attr]
+            return {tp: self._head(tp, self._careful.size)}
+        share = max(1, self.driver.batch_max // len(ready))
+        return {tp: self._head(tp, share) for tp in ready}
+
+    def _head(self, tp: TP, count: int) -> list[Any]:
+        """Records at the head of a buffer, up to a suspect."""
+        buffer, suspect = self._buffers[tp], self._suspects.get(tp)
+        head = [buffer[n] for n in range(min(count, len(buffer)))]
+        if suspect is None:
+            return head
+        before = [record for record in head if record.offset() < suspect.offset]
+        return before or head[:1]
+
+    # -- one cycle --------------------------------------------------------------------------------
+
+    async def _cycle(self, work: dict[TP, list[Any]]) -> None:
+        assert self._producer is not None
+        cycle = Cycle(self.app, self._producer, self.driver.faults)
+        self._producer.begin_transaction()
+        self._fault("begun")
+        for tp, records in work.items():
+            cycle.add(tp, records, self._channels(cycle, tp, records))
+        # two round trips to the coordinator that overlap with the agents' work
+        offsets = asyncio.ensure_future(self._call(self._send_offsets, cycle))
+        error: BaseException | None = None
+        try:
+            await cycle.run(self.driver.cycle_timeout_s)
+        except (RecordFailed, KafkaException) as exc:
+            error = exc
+        cycle.closed = True
+        ended = time.perf_counter()
+        try:
+            await offsets
+            if error is None:
+                changes = self._encode(cycle)
+                await self._call(self._commit, cycle, changes)
+        except (KafkaException, CommitFailed) as exc:
+            error = error or exc
+        if error is not None:
+            return await self._roll_back(cycle, error)
+        self._fault("committed")
+        self._merge(cycle, changes)
+        metrics.COMMIT_S.labels(self.app_id).observe(time.perf_counter() - ended)
+        return None
+
+    def _fault(self, point: str) -> None:
+        if self.driver.faults is not None:
+            self.driver.faults(point)
+
+    def _channels(self, cycle: Cycle, tp: TP, records: list[Any]) -> list[Any]:
+        """Who reads these records: the agents, or nobody when the one record is to be put aside."""
+        record = records[0]
+        suspect = self._suspects.get(tp)
+        policy = self._policy(tp.topic)
+        given_up = f"{tp.topic}-{tp.partition}@{record.offset()}" in self.driver.skip
+        failed = suspect is not None and suspect.offset == record.offset()
+        if len(records) == 1 and failed:
+            assert suspect is not None
+            if given_up or (
+                policy.on_error == "dead-letter" and suspect.attempts >= self.driver.attempts
+            ):
+                reason = (
+                    "given up by an operator" if given_up else f"failed {suspect.attempts} times"
+                )
+                self._dead_letter(cycle, tp, record, reason)
+                return []
+        return list(self.app.topics.channels_of(tp))
+
+    def _policy(self, topic: str) -> Any:
+        return self.app.policy_of(topic)
+
+    def put_aside(self, batch: Batch, record: Any, poison: Poison) -> None:
+        """A record that its codec can't read: to the dead letters once, however many agents read it.
+
+        Raises the poison where the topic's policy (or the poison itself) says that it must not be passed by.
+        """
+        if poison.stops or self._policy(batch.tp.topic).on_poison == "stop":
+            raise poison
+        key = (batch.tp, record.offset())
+        if key not in batch.cycle.put_aside:
+            batch.cycle.put_aside.add(key)
+            self._dead_letter(batch.cycle, batch.tp, record, str(poison))
+
+    def _dead_letter(self, cycle: Cycle, tp: TP, record: Any, reason: str) -> None:
+        topic = self._policy(tp.topic).dead_letters
+        origin = f"{tp.topic}-{tp.partition}@{record.offset()}"
+        log.error("%s: %s goes to %s: %s", self.app_id, origin, topic, reason)
+        headers = [
+            *(record.headers() or ()),
+            ("dead_letter_reason", reason[:500].encode()),
+            ("dead_letter_topic", tp.topic.encode()),
+            ("dead_letter_partition", str(tp.partition).encode()),
+            ("dead_letter_offset", str(record.offset()).encode()),
+            ("dead_letter_app", self.app_id.encode()),
+        ]
+        cycle.produce(topic, record.key(), record.value(), headers=headers)
+        metrics.DEAD_LETTERS.labels(self.app_id, tp.topic).inc()
+
+    def _next_offsets(self, cycle: Cycle) -> dict[TP, int]:
+        return {batch.tp: batch.next_offset for batch in cycle.batches}
+
+    def _send_offsets(self, cycle: Cycle) -> None:
+        """In the Kafka thread. The group's metadata is of the poll that read these records (KIP-447)."""
+        assert self._producer is not None
+        offsets = [TopicPartition(*tp, offset) for tp, offset in self._next_offsets(cycle).items()]
+        deadline = time.monotonic() + self.driver.transaction_timeout_s
+        while True:
+            try:
+                self._producer.send_offsets_to_transaction(offsets, self._group, 10)
+                break
+            except KafkaException as exc:
+                error = exc.args[0]
+                if (
+                    error.txn_requires_abort()
+                    or not error.retriable()
+                    or time.monotonic() > deadline
+                ):
+                    raise
+                time.sleep(0.02)
+        self._fault("offsets")
+
+    def _encode(self, cycle: Cycle) -> dict[TablePartition, list[tuple[bytes, bytes | None]]]:
+        """Changed rows as changelog records, each encoded once."""
+        try:
+            return {part: part.encoded() for part in cycle.dirty}
+        except Exception as exc:
+            raise CommitFailed(f"a changed row can't be encoded: {exc!r}") from exc
+
+    def _positions(self, cycle: Cycle) -> dict[int, bytes]:
+        """The new position record of each task in this cycle."""
+        assert self._topology is not None
+        offsets = {task: dict(self._offsets[task]) for task in {b.partition for b in cycle.batches}}
+        for tp, offset in self._next_offsets(cycle).items():
+            offsets[tp.partition][tp.topic] = offset
+        return {task: self._topology.position(at).dumps() for task, at in offsets.items()}
+
+    def _commit(
+        self, cycle: Cycle, changes: dict[TablePartition, list[tuple[bytes, bytes | None]]]
+    ) -> None:
+        """In the Kafka thread: changelog, positions, commit. Raises KafkaException when it must be aborted."""
+        assert self._producer is not None
+        for tp in self._next_offsets(cycle):
+            assert tp in self._buffers, f"{tp} was lost inside of a cycle"
+        reflected = {
+            task: [
+                (
+                    "input",
+                    ",".join(
+                        f"{t}@{o}" for t, o in sorted(self._after(cycle, task).items())
+                    ).encode(),
+                )
+            ]
+            for task in {batch.partition for batch in cycle.batches}
+        }
+        for part, records in changes.items():
+            topic, partition, headers = part.changelog, part.partition, reflected[part.partition]
+            for key, value in records:
+                self._produce(topic, key, value, partition, headers)
+        cycle.positions = self._positions(cycle)
+        self._delivered_offsets.clear()
+        for task, position in cycle.positions.items():
+            for topic in self.changelogs.values():
+                self._produce(topic, POSITION_KEY, position, task, None, self._position_delivered)
+        self._fault("before commit")
+        self._ask_for_commit()
+        self._await_reports(len(cycle.positions) * len(self.changelogs))
+
+    def _await_reports(self, count: int) -> None:
+        """The delivery reports of the positions; the commit is done, so they are only to be fetched."""
+        assert self._producer is not None
+        deadline = time.monotonic() + 10
+        while len(self._delivered_offsets) < count:
+            if time.monotonic() > deadline:
+                raise UnknownOutcome(
+                    f"{self.app_id}: the positions of a committed transaction were not reported"
+                )
+            self._producer.poll(0.01)
+
+    def _after(self, cycle: Cycle, task: int) -> dict[str, int]:
+        offsets = dict(self._offsets[task])
+        offsets.update(
+            {
+                tp.topic: offset
+                for tp, offset in self._next_offsets(cycle).items()
+                if tp.partition == task
+            }
+        )
+        return offsets
+
+    def _position_delivered(self, error: KafkaError | None, message: Any) -> None:
+        if error is None:
+            self._delivered_offsets[message.topic(), message.partition()] = message.offset()
+
+    def _produce(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes | None,
+        partition: int,
+        headers: Any,
+        delivered: Any = None,
+    ) -> None:
+        assert self._producer is not None
+        while True:
+            try:
+                return self._producer.produce(
+                    topic, value, key, partition, delivered, None, 0, headers
+                )
+            except BufferError:
+                self._producer.poll(0.01)
+
+    def _ask_for_commit(self) -> None:
+        """Ask until the broker says yes or no: a commit whose outcome is unknown is never aborted."""
+        assert self._producer is not None
+        deadline = time.monotonic() + UNKNOWN_COMMIT_S
+        while True:
+            try:
+                return self._producer.commit_transaction(10)
+            except KafkaException as exc:
+                error = exc.args[0]
+                if error.txn_requires_abort() or error.fatal():
+                    raise
+                if not error.retriable() and error.code() not in {
+                    KafkaError._CONFLICT,
+                    KafkaError._STATE,
+                }:
+                    raise
+                if time.monotonic() > deadline:
+                    raise UnknownOutcome(
+                        f"{self.app_id}: no answer to a commit: {error.str()}"
+                    ) from exc
+                log.warning("%s: asks for the commit again: %s", self.app_id, error)
+                time.sleep(0.1)
+
+    def _merge(
+        self, cycle: Cycle, changes: dict[TablePartition, list[tuple[bytes, bytes | None]]]
+    ) -> None:
+        """The transaction is committed: state, positions and buffers move in one synchronous step."""
+        self._fault("before merge")
+        for task, position in cycle.positions.items():
+            for name, topic in self.changelogs.items():
+                next_offset = self._delivered_offsets[topic, task] + 1
+                table = self.app.tables.get(name)
+                if table is None:
+                    self._stores[name, task].apply((), position, next_offset)
+                else:
+                    part = table.held[task]
+                    part.merge(changes.get(part, []), position, next_offset)
+        for batch in cycle.batches:
+            buffer = self._buffers[batch.tp]
+            for _ in batch.records:
+                buffer.popleft()
+            self._offsets[batch.partition][batch.tp.topic] = batch.next_offset
+            self._settle(batch)
+        self._failure_pause_s = 0.0
+        records = sum(len(batch.records) for batch in cycle.batches)
+        metrics.TRANSACTIONS.labels(self.app_id).inc()
+        metrics.RECORDS.labels(self.app_id).inc(records)
+        metrics.OUTPUTS.labels(self.app_id).inc(cycle.sent)
+        metrics.BATCH_SIZE.labels(self.app_id).observe(records)
+
+    def _settle(self, batch: Batch) -> None:
+        """What was suspected up to here has passed."""
+        suspect = self._suspects.get(batch.tp)
+        if suspect is not None and suspect.offset < batch.next_offset:
+            del self._suspects[batch.tp]
+            metrics.SUSPECTS.labels(self.app_id).set(len(self._suspects))
+        careful = self._careful
+        if careful is not None and batch.tp in careful.until:
+            if batch.next_offset >= careful.until[batch.tp]:
+                del careful.until[batch.tp]
+            if not careful.until:
+                self._careful = None
+
+    # -- when it fails ----------------------------------------------------------------------------
+
+    async def _roll_back(self, cycle: Cycle, error: BaseException) -> None:
+        metrics.ABORTS.labels(self.app_id).inc()
+        for part in cycle.dirty:
+            part.drop()
+        if isinstance(error, KafkaException) and error.args[0].fatal():
+            raise Fenced(f"{self.app_id}: {error.args[0].str()}") from error
+        await self._call(self._abort, error)
+        if isinstance(error, RecordFailed) and not isinstance(error.cause, KafkaException):
+            return self._suspect(error.tp, error.offset, error.cause)
+        if isinstance(error, RecordFailed) and not _transaction_broken(error.cause):
+            return self._suspect(error.tp, error.offset, error.cause)
+        cause = error.cause if isinstance(error, RecordFailed) else error
+        if _passes(cause):
+            self._failure_pause_s = min(max(0.05, self._failure_pause_s * 2), 2.0)
+            log.warning("%s: transaction aborted, all of it is tried again: %s", self.app_id, cause)
+            return None
+        return self._look_closer(cycle, cause)
+
+    def _abort(self, error: BaseException) -> None:
+        assert self._producer is not None
+        deadline = time.monotonic() + UNKNOWN_COMMIT_S
+        while True:
+            try:
+                return self._producer.abort_transaction(10)
+            except KafkaException as exc:
+                if exc.args[0].retriable() and time.monotonic() < deadline:
+                    time.sleep(0.1)
+                    continue
+                raise Fenced(
+                    f"{self.app_id}: can't abort ({exc.args[0].str()}) after {error!r}"
+                ) from error
+
+    def _suspect(self, tp: TP, offset: int | None, cause: BaseException) -> None:
+        """An agent failed at a record: those before it go on, it is tried alone, then its policy decides."""
+        if offset is None:
+            raise Misuse(
+                f"an agent of {self.app_id} failed outside of a record: {cause!r}"
+            ) from cause
+        suspect = self._suspects.get(tp)
+        if suspect is None or suspect.offset != offset:
+            suspect = self._suspects[tp] = Suspect(offset)
+        suspect.attempts += 1
+        metrics.SUSPECTS.labels(self.app_id).set(len(self._suspects))
+        pause = min(
+            self.driver.retry_backoff_s * 2 ** (suspect.attempts - 1),
+            self.driver.retry_backoff_max_s,
+        )
+        suspect.retry_at = time.monotonic() + (0.001 if suspect.attempts == 1 else pause)
+        where = f"{tp.topic}-{tp.partition}@{offset}"
+        may_pass = self._policy(tp.topic).on_error == "dead-letter" or where in self.driver.skip
+        if suspect.attempts >= self.driver.attempts and not may_pass:
+            suspect.stopped = True
+            stopped = sum(s.stopped for s in self._suspects.values())
+            metrics.STOPPED.labels(self.app_id).set(stopped)
+            log.critical(
+                "%s: %s failed %d times, its partition stops here (others go on): %r",
+                self.app_id, where, suspect.attempts, cause, exc_info=cause,
+            )  # fmt: skip
+            return
+        log.error(
+            "%s: %s failed (attempt %d), tried again alone: %r",
+            self.app_id,
+            where,
+            suspect.attempts,
+            cause,
+        )
+
+    def _look_closer(self, cycle: Cycle, cause: BaseException) -> None:
+        """A transaction can't be committed and no record is named: halve until one record is left."""
+        count = max(len(batch.records) for batch in cycle.batches)
+        log.warning(
+            "%s: transaction of %d records can't be committed: %s", self.app_id, count, cause
+        )
+        if len(cycle.batches) == 1 and count == 1:
+            batch = cycle.batches[0]
+            self._suspect(batch.tp, batch.first, cause)
+            return
+        until = self._next_offsets(cycle)
+        if self._careful is not None:
+            until = {**until, **self._careful.until}
+        size = max(1, count // 2)
+        self._careful = Careful(size, until)
+
+    # -- the rest of what Faust asks of a consumer --------------------------------------------------
+
+    def assignment(self) -> set[TP]:
+        return set(self._assignment.tps) if self._assignment is not None else set()
+
+    def positions(self, partition: int) -> Mapping[str, int]:
+        """Next offset by source topic of one partition number, as committed."""
+        return dict(self._offsets.get(partition, {}))
+
+    def topic_partitions(self, topic: str) -> int | None:
+        return self._topology.partitions if self._topology is not None else None
+
+    def key_partition(self, topic: str, key: Any, partition: int | None = None) -> int | None:
+        return (
+            partition
+            if partition is not None
+            else self.app.producer.key_partition(topic, key).partition
+        )
+
+    async def wait_empty(self) -> None: ...
+    def stop_flow(self) -> None: ...
+    def resume_flow(self) -> None: ...
+    def pause_partitions(self, tps: Iterable[TP]) -> None: ...
+    def resume_partitions(self, tps: Iterable[TP]) -> None: ...
+    def on_buffer_full(self, tp: TP) -> None: ...
+    def on_buffer_drop(self, tp: TP) -> None: ...
+    def verify_recovery_event_path(self, now: float, tp: TP) -> None: ...
+    def track_message(self, message: Any) -> None: ...
+    def close(self) -> None: ...
+    async def on_task_error(self, exc: BaseException) -> None: ...
+
+    @property
+    def unacked(self) -> set[Any]:
+        return set()
+
+    def ack(self, message: Any) -> bool:
+        return False  # offsets are committed with the transaction, never by message
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        return True
+
+    async def create_topic(self, *args: Any, **kw: Any) -> None:
+        await self.app.producer.create_topic(*args, **kw)
+
+    async def position(self, tp: TP) -> int | None:
+        return self._offsets.get(tp.partition, {}).get(tp.topic)
+
+    def _ours(self, *args: Any, **kw: Any) -> Any:
+        raise Misuse("the driver owns positions and fetching")
+
+    getmany = perform_seek = seek = seek_wait = highwater = _ours
+    highwaters = earliest_offsets = _ours
+
+
+def _transaction_broken(exc: BaseException) -> bool:
+    """A Kafka error of the transaction as a whole, not of the record that was being written."""
+    if not isinstance(exc, KafkaException):
+        return False
+    error = exc.args[0]
+    return bool(
+        error.txn_requires_abort() or error.retriable() or error.code() == KafkaError._STATE
+    )
+
+
+def _passes(exc: BaseException) -> bool:
+    """An outage that ends by itself: worth trying all of it again."""
+    if not isinstance(exc, KafkaException):
+        return False
+    permanent = {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.TOPIC_EXCEPTION,
+    }
+    return exc.args[0].code() not in permanent
+
+
+__all__ = ["CommitFailed", "Consumer", "DriverError"]

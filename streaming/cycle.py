@@ -1,0 +1,107 @@
+"""One cycle: the records of one poll, through the agents, into one Kafka transaction.
+
+    tasks beside each other; in a task one batch after another, and of a batch one agent after another
+
+A task is one partition number with all its topics and tables (the model of Kafka Streams): two agents that
+share a table can never interleave on a partition of it, whatever they await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from streaming.context import Batch
+from streaming.errors import Stuck
+
+if TYPE_CHECKING:
+    from confluent_kafka import Producer
+    from faust.types import TP
+
+    from streaming.tables import TablePartition
+
+Faults = Callable[[str], None] | None
+
+
+class Cycle:
+    """The open transaction: what is delivered to agents, and what they wrote."""
+
+    def __init__(self, app: Any, producer: Producer, faults: Faults = None) -> None:
+        self.app, self.producer, self.faults = app, producer, faults
+        self.batches: list[Batch] = []
+        self.dirty: dict[TablePartition, None] = {}  # an ordered set
+        self.sent = 0
+        self.closed = False
+        self.positions: dict[int, bytes] = {}  # new position record by task, once committing
+        self.put_aside: set[tuple[TP, int]] = set()
+        self.error: BaseException | None = None
+        self._todo: dict[int, deque[tuple[Any, Batch]]] = defaultdict(deque)  # by task
+        self._running = 0
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def add(self, tp: TP, records: list[Any], channels: Iterable[Any]) -> Batch:
+        """Put records of one source partition at the end of their task's work."""
+        batch = Batch(self, tp, records)
+        self.batches.append(batch)
+        self._todo[tp.partition].extend((channel, batch) for channel in channels)
+        return batch
+
+    async def run(self, timeout_s: float) -> None:
+        """Let the agents do all of it. Raises the first failure, Stuck when one does not come back."""
+        tasks = [task for task in self._todo.values() if task]
+        self._running = len(tasks)
+        for task in tasks:
+            self._deliver_next(task)
+        if self._running:
+            done, _ = await asyncio.wait({self._done}, timeout=timeout_s)
+            if not done:
+                raise Stuck(f"agents did not come back within {timeout_s} s: {self.batches}")
+        if self.error is not None:
+            raise self.error
+
+    def _deliver_next(self, task: deque[tuple[Any, Batch]]) -> None:
+        channel, batch = task[0]
+        event = self.app.create_event(None, batch, None, batch.message(batch.records[0]))
+        channel.queue.force_put_nowait(event)
+
+    def delivered(self, batch: Batch, error: BaseException | None) -> None:
+        """An agent is done with the batch at the head of its task."""
+        batch.pos = None
+        if error is not None and self.error is None:
+            self.error = error
+        task = self._todo[batch.partition]
+        task.popleft()
+        if task and self.error is None:
+            return self._deliver_next(task)
+        self._running -= 1
+        if not self._running and not self._done.done():
+            self._done.set_result(None)
+        return None
+
+    def produce(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int = -1,
+        headers: Any = None,
+        timestamp_ms: int = 0,
+    ) -> None:
+        """Add an output to the transaction; librdkafka sends it in the background at once.
+
+        Raises KafkaException for what can never be written (too large, unknown partition).
+        """
+        self.sent += 1
+        while True:
+            try:
+                self.producer.produce(
+                    topic, value, key, partition, None, None, timestamp_ms, headers
+                )
+            except BufferError:  # the local queue is full: the broker is slower than we are
+                self.producer.poll(0.01)
+                continue
+            if self.faults is not None:
+                self.faults("produced")
+            return

@@ -1,0 +1,197 @@
+"""Bring table partitions up to date: read their changelogs from where their stores stand to a fixed end.
+
+Order (a rule that must not change): the group's stable offsets first, then the changelogs' high watermarks,
+then read_committed up to those. What a former owner has in flight either is in the offsets, and then its
+changelog records lie below the watermark, or it can no longer be committed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from faust.types import TP
+
+from streaming import metrics
+from streaming.errors import Inconsistent
+from streaming.positions import POSITION_KEY
+from streaming.stores import Store
+
+log = logging.getLogger(__name__)
+
+UNSTABLE = KafkaError.UNSTABLE_OFFSET_COMMIT
+
+
+class Cancelled(Exception):
+    """The assignment that this work was for is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One assignment: cancelled when it ends, checked before anything made for it is used."""
+
+    event: threading.Event
+
+    def check(self) -> None:
+        if self.event.is_set():
+            raise Cancelled
+
+
+def stable_offsets(
+    admin: AdminClient, group: str, sources: Sequence[TP], timeout_s: float, token: Token
+) -> dict[TP, int]:
+    """The group's committed offsets once no transaction on them is open; absent where there are none.
+
+    Waits for another worker's open transaction, saying so, at most `timeout_s`. Raises Inconsistent then.
+    """
+    asked = [TopicPartition(tp.topic, tp.partition) for tp in sources]
+    started = time.monotonic()
+    said = started
+    gauge = metrics.TAKEOVER_WAIT_S.labels(group)
+    while True:
+        token.check()
+        waiting: list[str] = []
+        offsets: dict[TP, int] = {}
+        request = [ConsumerGroupTopicPartitions(group, asked)]
+        try:
+            answer = admin.list_consumer_group_offsets(
+                request, require_stable=True, request_timeout=10
+            )[group].result(11)
+        except KafkaException as exc:
+            if exc.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return {}
+            waiting, answer = [str(exc.args[0])], None
+        for tp in answer.topic_partitions if answer else ():
+            if tp.error is not None:
+                waiting.append(f"{tp.topic}-{tp.partition}: {tp.error.str()}")
+            elif tp.offset >= 0:
+                offsets[TP(tp.topic, tp.partition)] = tp.offset
+        if not waiting:
+            gauge.set(0)
+            return offsets
+        waited = time.monotonic() - started
+        gauge.set(waited)
+        if waited > timeout_s:
+            raise Inconsistent(
+                f"{group}: no stable offsets after {waited:.0f} s ({waiting[0]}): a transaction of another worker is "
+                f"open; find it with kafka-transactions.sh find-hanging and end it with kafka-transactions.sh abort"
+            )
+        if time.monotonic() - said > 2:
+            said = time.monotonic()
+            log.warning(
+                "%s: waits for another worker's open transaction (%.0f s): %s",
+                group,
+                waited,
+                waiting[0],
+            )
+        time.sleep(0.05)
+
+
+def log_ends(admin: AdminClient, tps: Sequence[TP], spec: OffsetSpec) -> dict[TP, int]:
+    """First or next offset of each log, uncommitted records included."""
+    if not tps:
+        return {}
+    asked = {TopicPartition(tp.topic, tp.partition): spec for tp in tps}
+    futures = admin.list_offsets(
+        asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=30
+    )
+    return {TP(tp.topic, tp.partition): future.result(31).offset for tp, future in futures.items()}
+
+
+def restore(
+    config: Mapping[str, Any], admin: AdminClient, stores: Mapping[TP, Store], token: Token
+) -> int:
+    """Read each changelog into its store, from the store's offset to the log's end. Answers records read.
+
+    Blocking: run it in a thread. A store that is older than what compaction kept is read again from the start.
+    """
+    ends = log_ends(admin, list(stores), OffsetSpec.latest())
+    starts = log_ends(admin, list(stores), OffsetSpec.earliest())
+    for tp, store in stores.items():
+        if store.next_offset and not starts[tp] <= store.next_offset <= ends[tp]:
+            store.clear()
+    left = {tp for tp, store in stores.items() if ends[tp] > max(store.next_offset, starts[tp])}
+    if not left:
+        return 0
+    consumer = Consumer(
+        {
+            **config,
+            "group.id": "restore",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "fetch.message.max.bytes": 4 << 20,
+            "queued.max.messages.kbytes": 128 << 10,
+            "fetch.wait.max.ms": 50,
+            "fetch.queue.backoff.ms": 10,
+        }
+    )
+    # a number, not OFFSET_BEGINNING: looking up the logical offset costs librdkafka 500 ms
+    consumer.assign(
+        [
+            TopicPartition(tp.topic, tp.partition, max(stores[tp].next_offset, starts[tp]))
+            for tp in left
+        ]
+    )
+    try:
+        return _read(consumer, stores, ends, left, token)
+    finally:
+        consumer.close()
+
+
+def _read(
+    consumer: Consumer,
+    stores: Mapping[TP, Store],
+    ends: Mapping[TP, int],
+    left: set[TP],
+    token: Token,
+) -> int:
+    count = 0
+    last_progress = time.monotonic()
+    while left:
+        token.check()
+        messages = consumer.consume(10_000, 0.05)
+        count += len(messages)
+        found: dict[TP, list[tuple[bytes, bytes | None]]] = {}
+        positions: dict[TP, bytes] = {}
+        next_offsets: dict[TP, int] = {}
+        for message in messages:
+            error = message.error()
+            tp = TP(message.topic(), message.partition())
+            if error is None:
+                key = message.key()
+                if key == POSITION_KEY:
+                    positions[tp] = message.value()
+                else:
+                    found.setdefault(tp, []).append((key, message.value()))
+                next_offsets[tp] = message.offset() + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                next_offsets[tp] = message.offset()
+            else:
+                raise KafkaException(error)
+        for tp, next_offset in next_offsets.items():
+            stores[tp].apply(found.get(tp, ()), positions.get(tp), next_offset)
+            if next_offset >= ends[tp]:
+                left.discard(tp)
+        if messages:
+            last_progress = time.monotonic()
+        elif time.monotonic() - last_progress > 5:
+            last_progress = time.monotonic()
+            log.warning(
+                "restore waits for the end of %s (open transaction or broker away)", sorted(left)
+            )
+    return count

@@ -1,0 +1,311 @@
+"""Tables: a committed store per partition, and an overlay of the open transaction over it.
+
+In an agent a table is the partition of the record being processed: reads see the agent's own writes, each
+changed key is encoded once, at the commit. After an abort the overlay is dropped. Outside of agents a table
+is read through `table.partition(n)`: committed data, only of partitions that this process holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import faust
+from faust.tables.manager import TableManager as _TableManager
+
+from streaming.context import current_batch
+from streaming.errors import Misuse, NotOwned, Unsupported
+from streaming.positions import POSITION_KEY
+from streaming.topics import codec_of, key_bytes
+
+if TYPE_CHECKING:
+    from streaming.stores import Store
+
+DELETED: Any = object()
+CACHED = 50_000  # decoded rows kept per partition, where the codec says that rows are immutable
+
+
+class Watcher(Protocol):
+    """Told of a table partition's committed life, in the event loop; must be quick and must not raise."""
+
+    def assigned(self, partition: int, view: TableView) -> None: ...
+
+    def committed(self, partition: int, changes: Mapping[bytes, Any]) -> None:
+        """`changes`: decoded new values by key, None for a deleted row."""
+
+    def revoked(self, partition: int) -> None: ...
+
+
+class TablePartition:
+    """One partition of one table. `store` only ever holds committed data."""
+
+    __slots__ = ("cache", "loads", "overlay", "partition", "store", "table")
+
+    def __init__(self, table: Table, partition: int, store: Store) -> None:
+        self.table, self.partition, self.store = table, partition, store
+        self.overlay: dict[bytes, Any] = {}
+        self.cache: dict[bytes, Any] = {}
+        self.loads = table.loads
+
+    @property
+    def changelog(self) -> str:
+        return str(self.table.changelog_topic_name)
+
+    def get(self, key: bytes) -> Any:
+        """The value that the open transaction sees; None when there is none."""
+        value = self.overlay.get(key)
+        if value is not None:
+            return None if value is DELETED else value
+        return self.committed(key)
+
+    def committed(self, key: bytes) -> Any:
+        """The committed value; None when there is none."""
+        value = self.cache.get(key)
+        if value is not None:
+            return value
+        data = self.store.get(key)
+        if data is None:
+            return None
+        value = self.loads(data)
+        if self.table.immutable:
+            self.remember(key, value)
+        return value
+
+    def remember(self, key: bytes, value: Any) -> None:
+        if len(self.cache) >= CACHED:
+            self.cache.clear()
+        self.cache[key] = value
+
+    def encoded(self) -> list[tuple[bytes, bytes | None]]:
+        """What the open transaction changed, as changelog records."""
+        dumps = self.table.dumps
+        return [(key, None if v is DELETED else dumps(v)) for key, v in self.overlay.items()]
+
+    def merge(
+        self, changes: list[tuple[bytes, bytes | None]], position: bytes, next_offset: int
+    ) -> None:
+        """The transaction is committed: its changes are state now. One synchronous step."""
+        self.store.apply(changes, position, next_offset)
+        overlay, self.overlay = self.overlay, {}
+        for key, value in overlay.items():
+            if value is DELETED:
+                self.cache.pop(key, None)
+            elif self.table.immutable:
+                self.remember(key, value)
+        if overlay and self.table.watcher is not None:
+            seen = {key: None if value is DELETED else value for key, value in overlay.items()}
+            self.table.watcher.committed(self.partition, seen)
+
+    def drop(self) -> None:
+        """The transaction was aborted."""
+        self.overlay.clear()
+
+
+class TableView:
+    """Committed rows of one partition, for readers outside of agents."""
+
+    __slots__ = ("_held", "_part")
+
+    def __init__(self, part: TablePartition, held: Callable[[int], bool]) -> None:
+        self._part, self._held = part, held
+
+    def _check(self) -> TablePartition:
+        if not self._held(self._part.partition):
+            raise NotOwned(
+                f"partition {self._part.partition} of {self._part.table.name} is not held here"
+            )
+        return self._part
+
+    @property
+    def position(self) -> bytes | None:
+        """The position record (JSON) that the rows reflect."""
+        return self._check().store.position
+
+    def get(self, key: Any) -> Any:
+        """The committed value, or None. Raises NotOwned."""
+        return self._check().committed(_row_key(key))
+
+    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, Any]]:
+        """All committed (key, value) under a prefix, as of now. Raises NotOwned."""
+        part = self._check()
+        return ((key, part.loads(data)) for key, data in part.store.scan(prefix))
+
+    def __len__(self) -> int:
+        return len(self._check().store)
+
+
+def _row_key(key: Any) -> bytes:
+    data = key_bytes(key)
+    if data is None:
+        raise Misuse("a table's key can't be None")
+    if data == POSITION_KEY:
+        raise Misuse(f"the key {POSITION_KEY!r} is reserved for the driver")
+    return data
+
+
+class Table(faust.Table):
+    """faust.Table on the driver: `value_codec` is an object with loads and dumps; keys are bytes or text.
+
+    A codec whose values never change in place says so with `immutable = True`: then decoded rows are kept.
+    """
+
+    watcher: Watcher | None = None
+
+    def __init__(
+        self, app: Any, *, value_codec: Any = None, watcher: Watcher | None = None, **kw: Any
+    ) -> None:
+        for name in ("standby_buffer_size", "recovery_buffer_size"):
+            kw.pop(name, None)
+        super().__init__(app, **kw)
+        self.value_codec, self.watcher = value_codec, watcher
+        self.immutable = bool(getattr(value_codec, "immutable", False))
+        self.held: dict[int, TablePartition] = {}
+        self._dumps: Callable[[Any], bytes] | None = None
+        self._loads: Callable[[bytes], Any] | None = None
+
+    def clone(self) -> Any:
+        return self
+
+    def _bind(self) -> None:
+        dumps, loads = codec_of(
+            self.value_type, self.value_codec or self.value_serializer, self.app.serializers
+        )
+        self._dumps, self._loads = dumps, loads
+
+    @property
+    def dumps(self) -> Callable[[Any], bytes]:
+        if self._dumps is None:
+            self._bind()
+        return self._dumps  # type: ignore[return-value]
+
+    @property
+    def loads(self) -> Callable[[bytes], Any]:
+        if self._loads is None:
+            self._bind()
+        return self._loads  # type: ignore[return-value]
+
+    # -- in an agent ----------------------------------------------------------------------------
+
+    def _here(self) -> TablePartition:
+        batch = current_batch()
+        if batch is None:
+            raise Misuse(
+                f"table {self.name} outside of an agent: read it with {self.name}.partition(n).get(key)"
+            )
+        return self.held[batch.partition]
+
+    def __getitem__(self, key: Any) -> Any:
+        value = self._here().get(_row_key(key))
+        if value is None:
+            return self.__missing__(key)
+        return value
+
+    def __missing__(self, key: Any) -> Any:
+        if self.default is None:
+            raise KeyError(key)
+        return self.default()
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        value = self._here().get(key if type(key) is bytes else _row_key(key))
+        return default if value is None else value
+
+    def __contains__(self, key: object) -> bool:
+        return self._here().get(_row_key(key)) is not None
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if value is None:
+            raise Misuse(f"table {self.name}: a value can't be None; delete the key with del")
+        self._write(_row_key(key), value)
+
+    def __delitem__(self, key: Any) -> None:
+        self._write(_row_key(key), DELETED)
+
+    def _write(self, key: bytes, value: Any) -> None:
+        batch = current_batch()
+        if batch is None:
+            raise Misuse(f"table {self.name}: rows change only in an agent, in its transaction")
+        part = self.held[batch.partition]
+        part.overlay[key] = value
+        batch.cycle.dirty[part] = None
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        value = self.get(key, *default) if default else self[key]
+        del self[key]
+        return value
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        value = self.get(key)
+        if value is None:
+            self[key] = value = default
+        return value
+
+    def update(self, *args: Any, **kw: Any) -> None:
+        for key, value in dict(*args, **kw).items():
+            self[key] = value
+
+    # -- outside --------------------------------------------------------------------------------
+
+    def partition(self, number: int) -> TableView:
+        """Committed rows of one partition. Raises NotOwned when it is not held here."""
+        part = self.held.get(number)
+        if part is None or not self.app.consumer.holds(number):
+            raise NotOwned(f"partition {number} of {self.name} is not held here")
+        return TableView(part, self.app.consumer.holds)
+
+    # -- what would need a scan of all partitions, or is not exactly-once --------------------------
+
+    def _scan(self, *args: Any, **kw: Any) -> Any:
+        raise Unsupported(
+            f"table {self.name} can't be iterated as a whole: scan one held partition with "
+            f"{self.name}.partition(n).scan(prefix)"
+        )
+
+    __iter__ = keys = values = items = __len__ = as_ansitable = _scan  # type: ignore[assignment]
+
+    def clear(self) -> None:
+        raise Unsupported(
+            f"table {self.name}: clear() can't be one transaction; delete keys one by one"
+        )
+
+    def _windows(self, *args: Any, **kw: Any) -> Any:
+        raise Unsupported(
+            f"table {self.name}: windowed tables are not supported; put the window into the key"
+        )
+
+    hopping = tumbling = using_window = relative_to_now = relative_to_stream = _windows
+    relative_to_field = _windows
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    async def on_start(self) -> None:
+        await self.changelog_topic.maybe_declare()
+
+
+class TableManager(_TableManager):
+    """The driver restores tables itself (`restore.py`); Faust's recovery service stays off."""
+
+    async def on_start(self) -> None:
+        self._tables_finalized.set()
+        for table in self.values():
+            await table.maybe_start()
+        self._tables_registered.set()
+
+    async def on_stop(self) -> None:
+        for table in self.values():
+            await table.stop()
+
+    async def wait_until_recovery_completed(self) -> bool:
+        return False
+
+    def on_partitions_revoked(self, revoked: Any) -> None:
+        """The consumer drops state itself."""
+
+    async def on_rebalance(self, *args: Any, **kw: Any) -> None:
+        """The consumer restored before it told Faust of the assignment."""

@@ -1,0 +1,240 @@
+"""Topics: an agent's sends are part of its transaction; all other sends must say that they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import faust
+from faust.serializers import codecs
+from faust.types import TP, RecordMetadata
+
+from streaming.context import current_batch, sending_batch
+from streaming.errors import Misuse
+
+Headers = Iterable[tuple[str, bytes]] | Mapping[str, bytes] | None
+
+
+class ValueCodec(Protocol):
+    """Bytes to values and back; `loads` raises `streaming.Poison` for bytes that can't be read."""
+
+    def loads(self, data: bytes) -> Any: ...
+
+    def dumps(self, value: Any) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What becomes of a record that can't be read (`on_poison`) or whose agent fails (`on_error`).
+
+    `dead-letter`: it goes to `dead_letters` in a transaction, with reason and origin, and the next one is
+    taken. `stop`: its partition stops with an alert and the others go on. Nothing is ever skipped.
+    """
+
+    on_poison: str = "dead-letter"
+    on_error: str = "stop"
+    dead_letters: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("on_poison", self.on_poison), ("on_error", self.on_error)):
+            if value not in {"dead-letter", "stop"}:
+                raise ValueError(f"topic: {name} is {value!r}; use dead-letter or stop")
+
+
+class _Sent:
+    """What a send in a transaction answers: awaitable; the offset is known only after the commit."""
+
+    __slots__ = ("metadata",)
+
+    def __init__(self, topic: str) -> None:
+        self.metadata = RecordMetadata(topic, -1, TP(topic, -1), -1)
+
+    def __await__(self) -> Any:
+        return self.metadata
+        yield
+
+    def result(self) -> RecordMetadata:
+        return self.metadata
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _bytes_pass(dumps: Callable[[Any], Any]) -> Callable[[Any], bytes | None]:
+    def encode(value: Any) -> bytes | None:
+        return value if value is None or type(value) is bytes else dumps(value)
+
+    return encode
+
+
+def codec_of(
+    kind: Any, serializer: Any, registry: Any
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """(encode, decode) of a Faust type and serializer; bytes and codec objects skip Faust's registry."""
+    if serializer is not None and hasattr(serializer, "loads") and not isinstance(serializer, str):
+        return _bytes_pass(serializer.dumps), serializer.loads
+    if kind is bytes or serializer == "raw":
+        return _same, _same
+    return (
+        _bytes_pass(lambda value: registry.dumps_value(kind, value, serializer=serializer)),
+        lambda data: registry.loads_value(kind, data, serializer=serializer),
+    )
+
+
+def key_bytes(
+    key: Any, registry: Any = None, kind: Any = None, serializer: Any = None
+) -> bytes | None:
+    """A record's key: bytes as they are, text as UTF-8, anything else by Faust's key serializer."""
+    if key is None or isinstance(key, bytes):
+        return key
+    if isinstance(key, str):
+        return key.encode()
+    return registry.dumps_key(kind, key, serializer=serializer)
+
+
+class Topic(faust.Topic):
+    """faust.Topic with a codec object if wanted (`value_codec`), and a policy for records that fail."""
+
+    policy = Policy()
+    _name: str | None = None
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        value_codec: ValueCodec | None = None,
+        policy: Policy | None = None,
+        **kw: Any,
+    ) -> None:
+        super().__init__(app, **kw)
+        self.value_codec = value_codec
+        self.policy = policy or Policy(dead_letters=f"{app.conf.id}.dead")
+
+    def clone_with(self, **changes: Any) -> Any:  # pragma: no cover - Faust's own derive path
+        raise Misuse("derive a topic by declaring another one with app.topic(…)")
+
+    def _clone_args(self) -> Mapping[str, Any]:
+        return {**super()._clone_args(), "value_codec": self.value_codec, "policy": self.policy}
+
+    def _bind(self) -> None:
+        schema, registry = self.schema, self.app.serializers
+        kind = schema.value_type if schema else self.value_type
+        serializer = (
+            self.value_codec or (schema and schema.value_serializer) or self.value_serializer
+        )
+        if isinstance(serializer, codecs.Codec):
+            serializer = _CodecObject(serializer)
+        self._encode_value, self._decode_value = codec_of(kind, serializer, registry)
+        self._key_kind = schema.key_type if schema else self.key_type
+        self._key_serializer = (schema and schema.key_serializer) or self.key_serializer
+        self._name = self.get_topic_name()
+        self._sent = _Sent(self._name)
+
+    def value_of(self, data: bytes | None) -> Any:
+        """The value in a record's bytes; None for a record without value."""
+        if self._name is None:
+            self._bind()
+        return None if data is None else self._decode_value(data)
+
+    def put(
+        self,
+        *,
+        key: Any = None,
+        value: Any = None,
+        partition: int = -1,
+        headers: Headers = None,
+        timestamp_ms: int = 0,
+    ) -> None:
+        """Add a record to the running batch's transaction; bytes go as they are.
+
+        Raises Misuse outside of an agent, KafkaException for what can never be written.
+        """
+        batch = current_batch()
+        if batch is None:
+            raise Misuse("put() belongs to an agent's transaction; use send() in a timer or page")
+        self._put(batch, key, value, partition, headers, timestamp_ms)
+
+    def _put(
+        self, batch: Any, key: Any, value: Any, partition: int, headers: Any, timestamp_ms: int
+    ) -> None:
+        if self._name is None:
+            self._bind()
+        if type(key) is not bytes:
+            key = key_bytes(key, self.app.serializers, self._key_kind, self._key_serializer)
+        if isinstance(headers, Mapping):
+            headers = list(headers.items())
+        batch.cycle.produce(
+            self._name, key, self._encode_value(value), partition, headers, timestamp_ms
+        )
+
+    async def send(
+        self,
+        *,
+        key: Any = None,
+        value: Any = None,
+        partition: int | None = None,
+        timestamp: float | None = None,
+        headers: Any = None,
+        **unused: Any,
+    ) -> Awaitable[RecordMetadata]:
+        """Send in the agent's transaction; in a timer or page at once. `timestamp` is in seconds."""
+        return await self._send(key, value, partition, timestamp, headers, unused)
+
+    def send_soon(
+        self,
+        *,
+        key: Any = None,
+        value: Any = None,
+        partition: int | None = None,
+        timestamp: float | None = None,
+        headers: Any = None,
+        **unused: Any,
+    ) -> Any:
+        """`send` without await: only in an agent's transaction."""
+        batch = sending_batch()
+        if batch is None:
+            raise Misuse(
+                "send_soon() outside of an agent would lose errors: use `await topic.send(…)`"
+            )
+        _refuse(unused)
+        where = -1 if partition is None else partition
+        self._put(batch, key, value, where, headers, int((timestamp or 0) * 1000))
+        return self._sent
+
+    async def _send(
+        self,
+        key: Any,
+        value: Any,
+        partition: int | None,
+        timestamp: float | None,
+        headers: Any,
+        unused: Any,
+    ) -> Any:
+        _refuse(unused)
+        batch = sending_batch()
+        where = -1 if partition is None else partition
+        timestamp_ms = int((timestamp or 0) * 1000)
+        if batch is not None:
+            self._put(batch, key, value, where, headers, timestamp_ms)
+            return self._sent
+        if self._name is None:
+            self._bind()
+        data = self._encode_value(value)
+        raw_key = key_bytes(key, self.app.serializers, self._key_kind, self._key_serializer)
+        producer = await self.app.maybe_start_producer()
+        return await producer.send(self._name, raw_key, data, where, timestamp_ms / 1000, headers)
+
+
+class _CodecObject:
+    """A faust Codec as a value codec."""
+
+    def __init__(self, codec: codecs.Codec) -> None:
+        self.loads, self.dumps = codec.loads, codec.dumps
+
+
+def _refuse(unused: Mapping[str, Any]) -> None:
+    named = sorted(name for name, value in unused.items() if value is not None and name != "force")
+    if named:
+        raise Misuse(f"send: {', '.join(named)} can't be given per record; declare a topic with it")

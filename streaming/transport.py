@@ -1,0 +1,172 @@
+"""Faust's transport on librdkafka: delivery to agents, sends outside of transactions, creation of topics."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import confluent_kafka
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Producer as KafkaProducer
+from confluent_kafka.admin import AdminClient, NewTopic
+from faust.transport import base
+from faust.transport.conductor import Conductor as _Conductor
+from faust.transport.producer import Producer as _Producer
+from faust.types import TP, RecordMetadata
+from mode.utils.times import want_seconds
+
+from streaming.consumer import Consumer
+from streaming.errors import Misuse
+from streaming.partitioner import partition_of
+
+
+class Conductor(_Conductor):
+    """Knows which agents read a source partition; the cycle delivers to them itself."""
+
+    def _build_handler(self, tp: TP, channels: Any) -> Any:
+        return None
+
+    def channels_of(self, tp: TP) -> list[Any]:
+        """The channels (one per agent) that read this source partition, in a fixed order."""
+        return sorted(
+            self._tp_index.get(tp, ()), key=lambda channel: str(channel.active_partitions)
+        )
+
+
+class Producer(_Producer):
+    """Idempotent producer for sends outside of agents; a send is done when the broker has it."""
+
+    _producer_client: KafkaProducer | None = None
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        driver = self.transport.app.driver
+        self._partitions: dict[str, int] = {}
+        self._ending = threading.Event()
+        self._producer_client = KafkaProducer(
+            {
+                **driver.client(self.transport.app.conf.id),
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+                "linger.ms": 2,
+                "delivery.timeout.ms": 30_000,
+            }
+        )
+        self._thread = threading.Thread(target=self._poll, name="outside-producer", daemon=True)
+        self._thread.start()
+
+    def _poll(self) -> None:
+        client = self._producer_client
+        assert client is not None
+        while not self._ending.is_set():
+            client.poll(0.1)
+
+    async def on_stop(self) -> None:
+        await self.flush()
+        if self._producer_client is not None:
+            self._ending.set()
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        await super().on_stop()
+
+    async def send(
+        self,
+        topic: str,
+        key: Any,
+        value: Any,
+        partition: int | None,
+        timestamp: float | None,
+        headers: Any,
+        *,
+        transactional_id: str | None = None,
+    ) -> Any:
+        """Hand over a record; the future is done once the broker acknowledged it, or raises KafkaException."""
+        client = self._producer_client
+        if client is None:
+            raise Misuse(f"send to {topic}: the app is not started")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[RecordMetadata] = loop.create_future()
+
+        def settle(error: KafkaError | None, metadata: RecordMetadata | None) -> None:
+            if not future.done():
+                if error is not None:
+                    future.set_exception(KafkaException(error))
+                else:
+                    future.set_result(metadata)
+
+        def delivered(error: KafkaError | None, message: Any) -> None:  # in the polling thread
+            metadata = None
+            if error is None:
+                tp = TP(message.topic(), message.partition())
+                at = message.timestamp()[1] / 1000
+                metadata = RecordMetadata(tp.topic, tp.partition, tp, message.offset(), at, 0)
+            loop.call_soon_threadsafe(settle, error, metadata)
+
+        where = -1 if partition is None else partition
+        listed = list(headers.items()) if isinstance(headers, dict) else list(headers or ())
+        client.produce(
+            topic, value, key, where, delivered, None, int((timestamp or 0) * 1000), listed
+        )
+        return future
+
+    async def send_and_wait(self, *args: Any, **kw: Any) -> RecordMetadata:
+        metadata: RecordMetadata = await (await self.send(*args, **kw))
+        return metadata
+
+    async def flush(self) -> None:
+        if self._producer_client is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._producer_client.flush, 10)
+
+    def key_partition(self, topic: str, key: bytes) -> TP:
+        count = self._partitions.get(topic)
+        if count is None:
+            client = self._producer_client
+            assert client is not None
+            count = self._partitions[topic] = len(
+                client.list_topics(topic, 10).topics[topic].partitions
+            )
+        return TP(topic, partition_of(key, count))
+
+    async def create_topic(
+        self,
+        topic: str,
+        partitions: int,
+        replication: int,
+        *,
+        config: Any = None,
+        timeout: Any = 30.0,
+        retention: Any = None,
+        compacting: bool | None = None,
+        deleting: bool | None = None,
+        ensure_created: bool = False,
+    ) -> None:
+        """Create a topic unless it is there already."""
+        settings = {k: str(v) for k, v in (config or {}).items()}
+        policy = [name for name, on in (("compact", compacting), ("delete", deleting)) if on]
+        if policy:
+            settings["cleanup.policy"] = ",".join(policy)
+        if retention:
+            settings["retention.ms"] = str(int(want_seconds(retention) * 1000))
+        app = self.transport.app
+        admin = AdminClient(app.driver.client(app.conf.id))
+        future = admin.create_topics([NewTopic(topic, partitions, replication, config=settings)])[
+            topic
+        ]
+        try:
+            await asyncio.wrap_future(future)
+        except KafkaException as exc:
+            if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+
+    def supports_headers(self) -> bool:
+        return True
+
+
+class Transport(base.Transport):
+    """What Faust asks for a consumer, a producer and a conductor."""
+
+    Consumer = Consumer
+    Producer = Producer
+    Conductor = Conductor
+    driver_version = f"streaming librdkafka={confluent_kafka.libversion()[0]}"
+    default_port = 9092
