@@ -1,0 +1,150 @@
+"""Envelopes: the CloudEvents headers (Kafka binding, binary mode) around each record.
+
+`ce_id` of an event is `<input topic>-<partition>-<offset>-<n>`: the n-th thing said about that
+input. A replay writes the same ids, and anyone can find what an event was decided from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import domain
+from streaming import current_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Headers: TypeAlias = list[tuple[str, bytes]]
+
+SERVICES = ("user", "account", "transaction", "payment", "notification", "risk")
+OURS = frozenset(f"/{name}".encode() for name in (*SERVICES, "perform"))
+# what a message hands on to all that is said about it
+CARRIED = ("traceparent", "correlation_id", "actor", "user_id")
+
+
+@cache
+def code() -> bytes:
+    """Names the deciders' code: two processes with the same value decide the same."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(domain.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12].encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Where a message came from: its place, the broker's time (Unix ms) and its headers."""
+
+    topic: str
+    partition: int
+    offset: int
+    at_ms: int
+    headers: dict[str, bytes]
+
+    @property
+    def place(self) -> str:
+        return f"{self.topic}-{self.partition}-{self.offset}"
+
+    @property
+    def ce_id(self) -> bytes:
+        """Its own id; a foreign record that has none is known by its place."""
+        return self.headers.get("ce_id") or self.place.encode()
+
+    @property
+    def foreign(self) -> bool:
+        """Written by the gateway or by anyone else who is not one of the services."""
+        return self.headers.get("ce_source") not in OURS
+
+
+class Place(NamedTuple):
+    """What an event's `ce_id` says: its input, and which of the input's events it is."""
+
+    topic: str
+    partition: int
+    offset: int
+    n: int
+
+
+def place(ce_id: bytes) -> Place:
+    """Raises ValueError when this is not the id of a decided event."""
+    topic, partition, offset, n = ce_id.decode().rsplit("-", 3)
+    return Place(topic, int(partition), int(offset), int(n))
+
+
+def running_record() -> Any:
+    """The record (confluent_kafka.Message) that the running agent works on."""
+    batch = current_batch()
+    assert batch is not None
+    assert batch.pos is not None
+    return batch.records[batch.pos]
+
+
+class Envelope:
+    """Builds the headers of what one service says; what never changes is made once."""
+
+    __slots__ = ("_fixed", "_prefix", "_types")
+
+    def __init__(self, service: str, source: str | None = None) -> None:
+        """`source`: who says it, where that is not the service whose message it is."""
+        self._prefix = f"streambank.{service}."
+        self._types: dict[type, bytes] = {}
+        self._fixed: Headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_source", f"/{source or service}".encode()),
+            ("content-type", b"application/avro"),
+            ("code", code()),
+        ]
+
+    def carried(self, source: Input) -> Headers:
+        """The headers that all events of one input share."""
+        given = source.headers
+        shared = [
+            *self._fixed,
+            ("ce_time", rfc3339(source.at_ms)),
+            ("causation_id", source.ce_id),
+        ]
+        shared += [(name, given[name]) for name in CARRIED if name in given]
+        if "correlation_id" not in given:
+            shared.append(("correlation_id", source.ce_id))
+        return shared
+
+    def event(self, carried: Headers, place: str, n: int, kind: type, subject: str) -> Headers:
+        """All headers of the n-th event that was decided from the input at `place`."""
+        ce_type = self._types.get(kind)
+        if ce_type is None:
+            ce_type = self._types[kind] = (self._prefix + kind.__name__).encode()
+        return [
+            ("ce_id", f"{place}-{n}".encode()),
+            ("ce_type", ce_type),
+            ("ce_subject", subject.encode()),
+            *carried,
+        ]
+
+
+def dead_headers(source: Input, why: Exception) -> Headers:
+    """The headers of a dead letter: its own, why it is dead, and where it came from."""
+    own = [item for item in source.headers.items() if not item[0].startswith("dead_letter_")]
+    return [
+        *own,
+        ("dead_letter_reason", f"{type(why).__name__}: {why}"[:500].encode()),
+        ("dead_letter_topic", source.topic.encode()),
+        ("dead_letter_partition", b"%d" % source.partition),
+        ("dead_letter_offset", b"%d" % source.offset),
+    ]
+
+
+@lru_cache(maxsize=256)  # the records of a batch share few milliseconds
+def rfc3339(at_ms: int) -> bytes:
+    """Unix milliseconds as RFC 3339 with milliseconds and Z."""
+    at = datetime.fromtimestamp(at_ms // 1000, UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z".encode()
+
+
+def texts(headers: Iterable[tuple[str, bytes]] | None) -> dict[str, str]:
+    """Headers for people and logs; bytes that are no UTF-8 are shown escaped."""
+    return {name: (value or b"").decode(errors="backslashreplace") for name, value in headers or ()}

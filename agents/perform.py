@@ -1,0 +1,319 @@
+"""perform: requested effects out into the world, their results back into the owner's inbox.
+
+    rail.inbox --PaymentRequested | RefundRequested--> the rail --RailAnswered--> payment.inbox
+
+At least once: an offset is committed only when the results of it and of all before it are
+acknowledged by the broker. After a crash a request is asked again, with the same idempotency key,
+and a result said twice is dropped by its owner. One attempt is made (with its short retries) and
+always reported, UNKNOWN where the rail did not say; asking later again is the owner's affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from agents.envelope import Envelope, Headers, Input, dead_headers
+from agents.rail import TIMEOUT_S, Rail, Request
+from domain.payment import RailAnswered
+from domain.saga import PaymentRequested, RefundRequested
+from logs import Context, bound, trace_id
+from resilience.breaker import Breaker
+from resilience.bulkhead import CALLS
+from schemas.errors import Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agents.transact import Codec
+
+log = logging.getLogger(__name__)
+
+AHEAD = 500  # requests taken in and not yet answered, per partition
+
+
+@dataclass(slots=True)
+class Progress:
+    """One partition: which requests are under way, and up to where all are done.
+
+    Offsets have gaps, for a transaction's marker takes one.
+    """
+
+    next: int  # everything below it is done
+    under_way: deque[int] = field(default_factory=deque)
+    done: set[int] = field(default_factory=set)
+
+    @property
+    def taken(self) -> int:
+        return len(self.under_way)
+
+    def take(self, offset: int) -> None:
+        self.under_way.append(offset)
+
+    def finish(self, offset: int) -> None:
+        self.done.add(offset)
+        while self.under_way and self.under_way[0] in self.done:
+            self.next = self.under_way.popleft() + 1
+            self.done.remove(self.next - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """Where perform reads and writes; `prefix` goes before each topic and group."""
+
+    kafka: Mapping[str, Any]  # bootstrap.servers and security
+    prefix: str = ""
+    instance: str = "0"
+
+    @property
+    def requests(self) -> str:
+        return f"{self.prefix}rail.inbox"
+
+    @property
+    def results(self) -> str:
+        return f"{self.prefix}payment.inbox"
+
+    @property
+    def dead(self) -> str:
+        return f"{self.prefix}payment.dead"
+
+
+class Perform:
+    """The consumer of requests. `run` until `stop`; ready once it has its partitions."""
+
+    def __init__(self, wiring: Wiring, codec: Codec, rail_url: str) -> None:
+        self.wiring = wiring
+        self.codec = codec
+        self.rail_url = rail_url
+        self.ready = False
+        self.last_poll_s = 0.0
+        self.stopped: set[tuple[str, int]] = set()  # partitions that a record stopped
+        self._envelope = Envelope("payment", source="perform")
+        self._progress: dict[tuple[str, int], Progress] = {}
+        self._committed: dict[tuple[str, int], int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._kafka = ThreadPoolExecutor(1, "perform-kafka")
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Take in nothing more; `run` ends when what is under way has been answered."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Raises KafkaException when the broker refuses us for good."""
+        loop = asyncio.get_running_loop()
+        self._producer = Producer(_producer(self.wiring))
+        self._consumer = Consumer(_consumer(self.wiring))
+        self._consumer.subscribe(
+            [self.wiring.requests], on_assign=self._assigned, on_revoke=self._revoked
+        )
+        polling = asyncio.create_task(self._poll_deliveries())
+        async with aiohttp.ClientSession() as session:
+            self._rail = Rail(self.rail_url, session, Breaker("rail"))
+            try:
+                while not self._stop.is_set():
+                    self._watch()
+                    for record in await loop.run_in_executor(self._kafka, self._poll):
+                        self._take(record)
+                if self._tasks:
+                    await asyncio.wait(self._tasks, timeout=4 * TIMEOUT_S)
+            finally:
+                await loop.run_in_executor(self._kafka, self._close)
+                polling.cancel()
+                self._kafka.shutdown(wait=False)
+
+    # in the Kafka thread
+
+    def _poll(self) -> list[Any]:
+        self._commit()
+        self._flow()
+        first = self._consumer.poll(0.1)
+        self.last_poll_s = time.monotonic()
+        if first is None:
+            return []
+        return [first, *self._consumer.consume(CALLS * 4, 0)]
+
+    def _flow(self) -> None:
+        """Pause partitions that have enough under way, and those that a record stopped."""
+        for at, progress in list(self._progress.items()):
+            where = [TopicPartition(*at)]
+            if progress.taken >= AHEAD or at in self.stopped:
+                self._consumer.pause(where)
+            else:
+                self._consumer.resume(where)
+
+    def _commit(self) -> None:
+        offsets = {at: progress.next for at, progress in list(self._progress.items())}
+        moved = {at: n for at, n in offsets.items() if n > self._committed.get(at, -1)}
+        if not moved:
+            return
+        try:
+            self._consumer.commit(
+                offsets=[TopicPartition(*at, n) for at, n in moved.items()], asynchronous=False
+            )
+        except KafkaException as exc:
+            if exc.args[0].fatal():
+                raise
+            log.warning("offsets of requests are not committed yet: %s", exc.args[0])
+        else:
+            self._committed.update(moved)
+
+    def _assigned(self, consumer: Any, partitions: list[Any]) -> None:
+        for at in consumer.committed(partitions, timeout=10):
+            start = at.offset if at.offset >= 0 else 0
+            key = (at.topic, at.partition)
+            self._progress[key] = Progress(next=start)
+            self._committed[key] = start
+            at.offset = start
+        consumer.assign(
+            [TopicPartition(*key, progress.next) for key, progress in self._progress.items()]
+        )
+        self.ready = True
+
+    def _revoked(self, consumer: Any, partitions: list[Any]) -> None:
+        self._commit()
+        self.ready = False
+        self._progress.clear()
+        self._committed.clear()
+        self.stopped.clear()
+        consumer.unassign()
+
+    def _close(self) -> None:
+        self._commit()
+        self._consumer.close()
+        self._producer.flush(5)
+
+    # in the event loop
+
+    def _watch(self) -> None:
+        """A bug in the work on one request ends the process: its request is asked again."""
+        for task in [task for task in self._tasks if task.done()]:
+            self._tasks.discard(task)
+            task.result()
+
+    def _take(self, record: Any) -> None:
+        at = (record.topic(), record.partition())
+        error = record.error()
+        if error is not None:
+            if error.fatal():
+                raise KafkaException(error)
+            log.warning("reading requests: %s", error)
+            return
+        progress = self._progress.get(at)
+        if progress is None or at in self.stopped:
+            return
+        progress.take(record.offset())
+        self._tasks.add(asyncio.create_task(self._perform(record, at, progress)))
+
+    async def _perform(self, record: Any, at: tuple[str, int], progress: Progress) -> None:
+        source = _input(record)
+        traceparent = source.headers.get("traceparent", b"").decode(errors="replace")
+        with bound(Context(service="perform", trace_id=trace_id(traceparent))):
+            try:
+                request = self._read(record)
+            except Unreadable as why:
+                await self._unreadable(record, source, at, progress, why)
+                return
+            carried = {"traceparent": traceparent} if traceparent else {}
+            result = await self._rail.ask(request, carried)
+            await self._say(source, result)
+        progress.finish(record.offset())
+
+    def _read(self, record: Any) -> Request:
+        request = self.codec.decode(record.value() or b"")
+        if not isinstance(request, PaymentRequested | RefundRequested):
+            raise Unreadable(f"{type(request).__name__} is no request to the rail")
+        return request
+
+    async def _unreadable(
+        self, record: Any, source: Input, at: tuple[str, int], progress: Progress, why: Unreadable
+    ) -> None:
+        if not source.foreign:
+            self.stopped.add(at)
+            log.error("partition %s-%d stops at %d: %s", *at, record.offset(), why)
+            return
+        log.warning("dead letter %s: %s", source.place, why)
+        headers = dead_headers(source, why)
+        await self._deliver(self.wiring.dead, record.key(), record.value(), headers)
+        progress.finish(record.offset())
+
+    async def _say(self, source: Input, result: RailAnswered) -> None:
+        carried = self._envelope.carried(source)
+        subject = result.transaction_id
+        headers = self._envelope.event(carried, source.place, 0, RailAnswered, subject)
+        value = self.codec.encode(result)
+        await self._deliver(self.wiring.results, subject.encode(), value, headers)
+
+    async def _deliver(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> None:
+        """Until the broker has it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            delivered: asyncio.Future[KafkaError | None] = loop.create_future()
+            self._producer.produce(
+                topic, value, key, headers=[*headers], on_delivery=_tells(delivered)
+            )
+            error = await delivered
+            if error is None:
+                return
+            log.error("a result is not written yet: %s", error)
+            await asyncio.sleep(1)
+
+    async def _poll_deliveries(self) -> None:
+        while True:
+            self._producer.poll(0)  # calls back, here in the event loop
+            await asyncio.sleep(0.005 if len(self._producer) else 0.02)
+
+
+def _tells(delivered: asyncio.Future[KafkaError | None]) -> Callable[[Any, Any], None]:
+    def call(error: KafkaError | None, _message: Any) -> None:
+        if not delivered.done():
+            delivered.set_result(error)
+
+    return call
+
+
+def _input(record: Any) -> Input:
+    return Input(
+        record.topic(),
+        record.partition(),
+        record.offset(),
+        record.timestamp()[1],
+        dict(record.headers() or ()),
+    )
+
+
+def _producer(wiring: Wiring) -> dict[str, Any]:
+    return {
+        **wiring.kafka,
+        "client.id": f"{wiring.prefix}perform.{wiring.instance}",
+        "enable.idempotence": True,
+        "partitioner": "murmur2_random",
+        "linger.ms": 2,
+        "message.timeout.ms": 30_000,
+    }
+
+
+def _consumer(wiring: Wiring) -> dict[str, Any]:
+    return {
+        **wiring.kafka,
+        "client.id": f"{wiring.prefix}perform.{wiring.instance}",
+        "group.id": f"{wiring.prefix}perform",
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "session.timeout.ms": 10_000,
+        "fetch.wait.max.ms": 100,
+        "fetch.queue.backoff.ms": 10,
+    }

@@ -1,0 +1,124 @@
+"""Reads logs as any Kafka client can: read_committed, from the first record to a fixed end.
+
+No code of the driver is used, so the driver can't hide its own faults.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+POSITION_KEY = b"\x00streaming.position"  # of the record that says which input a changelog reflects
+TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One committed record."""
+
+    topic: str
+    partition: int
+    offset: int
+    at_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, bytes]
+
+
+@dataclass(slots=True)
+class Cut:
+    """One partition's rows as of one input offset: what lies below it, and no more."""
+
+    rows: dict[str, bytes]
+    offset: int
+
+
+class Reader:
+    """Reads one partition after another. `kafka`: bootstrap.servers and security."""
+
+    def __init__(self, kafka: Mapping[str, Any]) -> None:
+        self._consumer = Consumer(
+            {
+                **kafka,
+                "group.id": "verify",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 50,
+                "queued.max.messages.kbytes": 64 << 10,
+            }
+        )
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def partitions(self, topic: str) -> int:
+        """LookupError: there is no such topic."""
+        found = self._consumer.list_topics(topic, TIMEOUT_S).topics[topic]
+        if found.error is not None or not found.partitions:
+            raise LookupError(f"there is no topic {topic}")
+        return len(found.partitions)
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """First offset, and the one behind the last record of any kind."""
+        low, high = self._consumer.get_watermark_offsets(
+            TopicPartition(topic, partition), TIMEOUT_S
+        )
+        return low, high
+
+    def records(self, topic: str, partition: int, start: int | None = None) -> Iterator[LogRecord]:
+        """Committed records up to the present end; waits until what is open below it has ended."""
+        low, end = self.bounds(topic, partition)
+        at = low if start is None else max(low, start)
+        if at >= end:
+            return
+        self._consumer.assign([TopicPartition(topic, partition, at)])
+        try:
+            yield from self._until(end)
+        finally:
+            self._consumer.unassign()
+
+    def _until(self, end: int) -> Iterator[LogRecord]:
+        while True:
+            for message in self._consumer.consume(5_000, 0.1):
+                error, offset = message.error(), message.offset() or 0
+                if error is None:
+                    if offset >= end:
+                        return
+                    yield _record(message)
+                elif error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                elif offset >= end:
+                    return
+
+    def cut(self, changelog: str, inbox: str, partition: int) -> Cut:
+        """The latest committed rows of a partition, and the input offset that they reflect."""
+        rows: dict[str, bytes] = {}
+        offset = 0
+        for record in self.records(changelog, partition):
+            if record.key == POSITION_KEY:
+                offset = json.loads(record.value or b"{}")["offsets"][inbox]
+            elif record.key is not None and record.value is None:
+                rows.pop(record.key.decode(), None)
+            elif record.key is not None and record.value is not None:
+                rows[record.key.decode()] = record.value
+        return Cut(rows, offset)
+
+
+def _record(message: Any) -> LogRecord:
+    return LogRecord(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.timestamp()[1],
+        message.key(),
+        message.value(),
+        dict(message.headers() or ()),
+    )

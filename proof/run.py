@@ -1,0 +1,142 @@
+"""verify over a running installation: reads its logs, walks them, reports."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from typing import TYPE_CHECKING, Any
+
+from agents.envelope import place
+from agents.transact import Transactor
+from proof.reader import Reader
+from proof.verify import ORDER, Difference, Different, Evidence, Sums, across, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from agents.transact import Codec, Service, Topology
+    from proof.reader import LogRecord
+
+SHOW_EACH_S = 2.0
+READS = 2  # a difference must show twice: compaction may take a row's record while it is read
+
+
+class Verification:
+    """One run. `show` is told of progress and of what was found, a line at a time."""
+
+    def __init__(
+        self,
+        kafka: Mapping[str, Any],
+        topology: Topology,
+        codec: Codec,
+        show: Callable[[str], None],
+    ) -> None:
+        self.reader = Reader(kafka)
+        self.topology = topology
+        self.codec = codec
+        self.show = show
+        self.total = Sums()
+        self.differences: list[Difference] = []
+        self._shown_s = time.monotonic()
+
+    def run(self, services: Mapping[str, Service], decide: bool) -> bool:
+        """True when all is as it should be. Raises KafkaException, LookupError."""
+        started_s = time.monotonic()
+        chosen = [name for name in ORDER if name in services]
+        cuts: dict[tuple[str, int], int] = {}
+        try:
+            for name in chosen:
+                for partition in range(self.topology.partitions):
+                    cuts[name, partition] = self._walk(services[name], partition, decide)
+            self._count_unread(cuts)
+        finally:
+            self.reader.close()
+        if set(chosen) >= {"transaction", "account"}:
+            self.differences += across(self.total)
+        self._report(time.monotonic() - started_s)
+        return not self.differences
+
+    def _walk(self, service: Service, partition: int, decide: bool) -> int:
+        """Walk one partition; answers its cut."""
+        for reads in range(1, READS + 1):
+            evidence = self._evidence(service, partition, decide)
+            found = Sums()
+            try:
+                walk(evidence, Transactor(service, self.codec, self.topology.partitions), found)
+            except Different as exc:
+                if reads == READS:
+                    self.differences.append(exc.difference)
+            else:
+                break
+        self.total.add(found)
+        self.show(
+            f"{service.name:<13} partition {partition}: {found.events:>9,} events "
+            f"{found.rows:>9,} rows up to input {evidence.cut:,}"
+        )
+        return evidence.cut
+
+    def _evidence(self, service: Service, partition: int, decide: bool) -> Evidence:
+        prefix, name = self.topology.prefix, service.name
+        inbox = f"{prefix}{name}.inbox"
+        cut = self.reader.cut(f"{prefix}{name}-table-changelog", inbox, partition)
+        records = list(self.reader.records(inbox, partition)) if decide else None
+        start = self.reader.bounds(inbox, partition)[0]
+        return Evidence(
+            decider=service.decider,
+            partition=partition,
+            inbox_topic=inbox,
+            cut=cut.offset,
+            rows=cut.rows,
+            events=self._events(service, partition),
+            inbox=records,
+            inbox_start=start,
+        )
+
+    def _events(self, service: Service, partition: int) -> Iterable[LogRecord]:
+        prefix, name = self.topology.prefix, service.name
+        public = self.reader.records(f"{prefix}{name}.events", partition)
+        if not service.decider.private_events:
+            return self._showing(name, partition, public)
+        # both kinds of one input lie in two topics: their ids say how they belong together
+        both = [list(public), list(self.reader.records(f"{prefix}{name}.private", partition))]
+        return heapq.merge(*both, key=_order)
+
+    def _showing(
+        self, name: str, partition: int, records: Iterator[LogRecord]
+    ) -> Iterator[LogRecord]:
+        for count, record in enumerate(records):
+            if time.monotonic() - self._shown_s > SHOW_EACH_S:
+                self._shown_s = time.monotonic()
+                self.show(f"{name:<13} partition {partition}: {count:,} events so far")
+            yield record
+
+    def _count_unread(self, cuts: Mapping[tuple[str, int], int]) -> None:
+        """What no cut reflects yet: while there is any, money may be on its way."""
+        for (name, partition), cut in cuts.items():
+            inbox = f"{self.topology.prefix}{name}.inbox"
+            self.total.unread += sum(1 for _ in self.reader.records(inbox, partition, cut))
+
+    def _report(self, seconds: float) -> None:
+        total = self.total
+        self.show(
+            f"{total.events:,} events folded, {total.rows:,} rows compared, "
+            f"{total.decided:,} inputs decided again, {len(total.ended):,} of "
+            f"{len(total.created):,} transactions ended, "
+            f"{total.unread:,} inputs not yet read, in {seconds:.1f} s"
+        )
+        for currency, amount_minor in sorted(total.clearing.items()):
+            self.show(f"clearing {currency}: {amount_minor:,} minor units")
+        for difference in self.differences[:1]:
+            self.show(f"DIFFERENT {difference}")
+        if len(self.differences) > 1:
+            self.show(f"and {len(self.differences) - 1} more")
+        if not self.differences:
+            self.show("all as it should be")
+
+
+def _order(record: LogRecord) -> tuple[int, int]:
+    try:
+        at = place(record.headers.get("ce_id", b""))
+    except ValueError:
+        return (-1, -1)  # the walk says what is wrong with it
+    return at.offset, at.n

@@ -1,0 +1,145 @@
+"""verify finds nothing in sound logs, and each single fault in unsound ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from domain.saga import AccountCredited, TransactionCompleted, TransactionType
+from tests.agents.memory import PARTITIONS, Bank, bank_with_money, open_account, order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proof.reader import LogRecord
+
+
+def busy_bank() -> Bank:
+    bank = bank_with_money()
+    for n in range(9):
+        bank.command("transaction", f"T{n}", order(f"T{n}", "A-ann", "A-bob", 700))
+    bank.command("transaction", "T-none", order("T-none", "A-ann", "A-missing"))
+    bank.command("transaction", "T-much", order("T-much", "A-ann", "A-bob", 10**9))
+    out = order("T-out", "A-bob", None, 50, kind=TransactionType.WITHDRAWAL, owner="U-bob")
+    bank.command("transaction", "T-out", out)
+    bank.write("account.inbox", b"A", b"not avro", {}, 0)
+    bank.command("account", "A-ann", open_account("A-ann"))  # said before: nothing happens
+    bank.run()
+    return bank
+
+
+def records(bank: Bank, kind: str) -> list[tuple[list[LogRecord], int]]:
+    """Every record in the logs of one kind, as its log and its place in it."""
+    return [
+        (log, at)
+        for (topic, _), log in sorted(bank.logs.items())
+        if topic.endswith(kind) and topic.split(".")[0] in bank.transactors
+        for at in range(len(log))
+    ]
+
+
+def drop(bank: Bank, log: list[LogRecord], at: int) -> None:
+    del log[at]
+
+
+def double(bank: Bank, log: list[LogRecord], at: int) -> None:
+    log.insert(at, log[at])
+
+
+def change(bank: Bank, log: list[LogRecord], at: int) -> None:
+    """Another time: the least that a record can be changed by."""
+    event = bank.codec.decode(log[at].value or b"")
+    log[at] = replace(log[at], value=bank.codec.encode(replace(event, at_ms=event.at_ms + 1)))
+
+
+@pytest.mark.parametrize("decide", [True, False])
+def test_sound_logs_have_no_difference(decide: bool) -> None:
+    assert busy_bank().differences(decide) == []
+
+
+@pytest.mark.parametrize("fault", [drop, double, change])
+def test_any_event_dropped_doubled_or_changed_is_found(
+    fault: Callable[[Bank, list[LogRecord], int], None],
+) -> None:
+    count = len(records(busy_bank(), ".events"))
+    assert count > 60
+    bank = busy_bank()
+    for log, at in records(bank, ".events"):
+        whole = list(log)
+        fault(bank, log, at)
+        assert bank.differences(), f"{fault.__name__} {whole[at]}"
+        log[:] = whole
+
+
+@pytest.mark.parametrize("fault", [drop, double])
+def test_any_event_of_the_ledger_is_missed_without_the_inbox_too(
+    fault: Callable[[Bank, list[LogRecord], int], None],
+) -> None:
+    bank = busy_bank()
+    for log, at in records(bank, ".events"):
+        if not getattr(bank.codec.decode(log[at].value or b""), "postings", ()):
+            continue
+        whole = list(log)
+        fault(bank, log, at)
+        assert bank.differences(decide=False), f"{fault.__name__} {whole[at]}"
+        log[:] = whole
+
+
+def test_an_input_that_is_gone_is_found() -> None:
+    bank = busy_bank()
+    log = next(log for log, _ in records(bank, ".inbox") if len(log) > 3)
+    del log[1]
+    assert bank.differences()
+
+
+def test_a_row_that_no_event_explains_is_found() -> None:
+    for fault in ("changed", "lost", "invented"):
+        bank = busy_bank()
+        where = next(at for at, rows in bank.rows.items() if "account/A-ann" in rows)
+        rows = bank.rows[where]
+        if fault == "changed":
+            rows["account/A-ann"] = replace(rows["account/A-ann"], balances={"USD": 1})
+        elif fault == "lost":
+            del rows["account/A-ann"]
+        else:
+            rows["account/A-new"] = rows["account/A-ann"]
+        (found,) = bank.differences()
+        assert "account/A-" in str(found)
+
+
+def test_money_that_stays_in_clearing_is_found() -> None:
+    """A credit, its event and its rows all gone: only the sum over the partitions shows it."""
+    bank = busy_bank()
+    for (name, partition), rows in bank.rows.items():
+        if name == "account":
+            bank.read[name, partition] = min(
+                (
+                    int(record.headers["ce_id"].rsplit(b"-", 2)[1])
+                    for record in bank.logs["account.events", partition]
+                    if isinstance(bank.codec.decode(record.value or b""), AccountCredited)
+                ),
+                default=bank.read[name, partition],
+            )
+            rows.clear()
+    total = [str(found) for found in bank.differences(decide=False)]
+    assert any("left in clearing" in found for found in total)
+
+
+def test_two_ends_of_a_transaction_are_found() -> None:
+    bank = busy_bank()
+    (partition, log) = next(
+        (p, bank.logs["transaction.events", p])
+        for p in range(PARTITIONS)
+        if bank.logs["transaction.events", p]
+    )
+    last = next(
+        record
+        for record in reversed(log)
+        if isinstance(bank.codec.decode(record.value or b""), TransactionCompleted)
+    )
+    ce_id = f"transaction.inbox-{partition}-{bank.read['transaction', partition]}-0".encode()
+    log.append(replace(last, headers={**last.headers, "ce_id": ce_id}))
+    bank.read["transaction", partition] += 1
+    assert any("ended 2 times" in str(found) for found in bank.differences(decide=False))
