@@ -19,13 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 PREFIX = "STREAMBANK_"
-# read by others than the services: where the local stack lives, its Kafka's port, how Java is run
-LOCAL_ONLY = {
-    "STREAMBANK_LOCAL": "`.local` of the tree: where the local stack keeps everything",
-    "STREAMBANK_KAFKA_PORT": "9092: the port of the local stack's Kafka",
-    "STREAMBANK_RAIL_PORT": "3012: the port of the local stack's payment rail",
-    "STREAMBANK_KAFKA_HEAP_MB": "256: the heap of the local stack's Kafka",
-}
+LOCAL = "STREAMBANK_LOCAL"  # the directory of the local stack; not a setting of any service
 PRODUCTION_SECRET_LENGTH = 32
 
 
@@ -125,6 +119,10 @@ class Settings:
 
     rail_url: str = _setting("http://127.0.0.1:3012", "the external payment rail")
 
+    kafka_port: int = _setting(9092, "local stack: its Kafka's port")
+    kafka_heap_mb: int = _setting(256, "local stack: its Kafka's heap")
+    rail_port: int = _setting(3012, "local stack: its payment rail's port")
+
     def __post_init__(self) -> None:
         for check in CHECKS:
             check(self)
@@ -133,13 +131,17 @@ class Settings:
     def load(
         cls, environment: Mapping[str, str] | None = None, file: Path = Path(".env")
     ) -> Settings:
-        """From `file` and the environment, which wins. Raises BadSetting."""
-        given = {**_read(file), **(os.environ if environment is None else environment)}
+        """From the running local stack's file, `file` and the environment; the last wins.
+
+        Raises BadSetting.
+        """
+        environment = os.environ if environment is None else environment
+        given = {**_read(local_file(environment)), **_read(file), **environment}
         known = {variable(item): item for item in fields(cls)}
         unknown = [
             name
             for name in given
-            if name.startswith(PREFIX) and name not in known and name not in LOCAL_ONLY
+            if name.startswith(PREFIX) and name not in known and name != LOCAL
         ]
         if unknown:
             raise BadSetting(
@@ -183,6 +185,11 @@ class Settings:
     def kafka(self) -> dict[str, str]:
         """librdkafka's settings for any client: where the brokers are and how to reach them."""
         return {"bootstrap.servers": self.kafka_bootstrap, **self.kafka_security}
+
+
+def local_file(environment: Mapping[str, str]) -> Path:
+    """Where a running local stack says its addresses and secrets, for commands in the same tree."""
+    return Path(environment.get(LOCAL, ".local")) / "settings.env"
 
 
 def variable(item: Field[Any]) -> str:
@@ -357,25 +364,20 @@ def table() -> str:
         if item.metadata["secret"]:
             about += " (secret)"
         rows.append(f"| `{variable(item)}` | {_default(item)} | {about} |")
-    local = [f"| `{name}` | {about} |" for name, about in LOCAL_ONLY.items()]
     return "\n".join(
         [
             "# Configuration",
             "",
             "Read once, from the environment and from a `.env` file in the working directory;",
             "the environment wins. An unknown `STREAMBANK_` name or a bad value ends the process",
-            "with one sentence. Names that end in `_s` are seconds. This page is written by",
-            "`python -m settings`; a test holds it against `settings.py`.",
+            "with one sentence. Names that end in `_s` are seconds. While a local stack runs, its",
+            "addresses and secrets stand in for the defaults (`.local/settings.env`).",
+            f"`{LOCAL}` moves `.local` elsewhere. This page is written by `python -m settings`;",
+            "a test holds it against `settings.py`.",
             "",
             "| variable | default | what it does |",
             "| --- | --- | --- |",
             *rows,
-            "",
-            "## The local stack alone",
-            "",
-            "| variable | default: what it does |",
-            "| --- | --- |",
-            *local,
             "",
         ]
     )

@@ -11,16 +11,18 @@ from settings import BadSetting, Settings, table, variable
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_FILE = Path("/nonexistent/.env")
+NO_STACK = {"STREAMBANK_LOCAL": "/nonexistent"}
 SECRETS = {"STREAMBANK_JWT_SECRET": "j" * 32, "STREAMBANK_INTERNAL_TOKEN": "i" * 32}
-PRODUCTION = {"STREAMBANK_ENVIRONMENT": "production", **SECRETS}
+PRODUCTION = {**NO_STACK, "STREAMBANK_ENVIRONMENT": "production", **SECRETS}
 
 
 def load(**values: str) -> Settings:
-    return Settings.load({f"STREAMBANK_{k.upper()}": v for k, v in values.items()}, NO_FILE)
+    given = {f"STREAMBANK_{name.upper()}": value for name, value in values.items()}
+    return Settings.load({**NO_STACK, **given}, NO_FILE)
 
 
 def test_nothing_given_is_development_with_its_defaults() -> None:
-    settings = Settings.load({}, NO_FILE)
+    settings = Settings.load(NO_STACK, NO_FILE)
     assert settings == Settings()
     assert not settings.production
     assert settings.kafka == {"bootstrap.servers": "127.0.0.1:9092"}
@@ -45,8 +47,15 @@ def test_values_have_their_types() -> None:
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("# ours\n\nSTREAMBANK_PARTITIONS=5\nexport STREAMBANK_PREFIX='x-'\nHOME=/y\n")
-    settings = Settings.load({"STREAMBANK_PARTITIONS": "7"}, file)
+    settings = Settings.load({**NO_STACK, "STREAMBANK_PARTITIONS": "7"}, file)
     assert (settings.partitions, settings.prefix) == (7, "x-")
+
+
+def test_a_running_local_stack_stands_in_for_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "settings.env").write_text("STREAMBANK_PARTITIONS=5\nSTREAMBANK_PREFIX=y-\n")
+    given = {"STREAMBANK_LOCAL": str(tmp_path), "STREAMBANK_PREFIX": "x-"}
+    settings = Settings.load(given, NO_FILE)
+    assert (settings.partitions, settings.prefix) == (5, "x-")
 
 
 def test_sasl_and_tls_reach_the_clients(tmp_path: Path) -> None:
