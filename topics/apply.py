@@ -7,6 +7,7 @@ the other rule, and no setting changes them.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaException
@@ -132,7 +133,17 @@ def _create(
         return []
     for future in admin.create_topics(new, operation_timeout=TIMEOUT_S).values():
         _result(future)
+    _await(admin, {topic.topic for topic in new})
     return [f"{topic.topic}: created, {topic.num_partitions} partitions" for topic in new]
+
+
+def _await(admin: AdminClient, names: set[str]) -> None:
+    """Until the brokers tell of new topics: they hear of them a moment after they are made."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while missing := names - _partition_counts(admin).keys():
+        if time.monotonic() > deadline:
+            raise KafkaException(f"created and not seen in {TIMEOUT_S} s: {sorted(missing)}")
+        time.sleep(0.02)
 
 
 def _alter(
