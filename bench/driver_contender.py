@@ -53,7 +53,7 @@ def main() -> None:
     for name in ("bootstrap", "name", "source", "output"):
         parser.add_argument(f"--{name}", required=True)
     logging.basicConfig(level="INFO")
-    asyncio.run(run(build(**vars(parser.parse_args()))))
+    asyncio.run(run(build(**vars(parser.parse_args()), static_membership=True)))
 
 
 if __name__ == "__main__":

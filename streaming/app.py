@@ -6,19 +6,22 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faust
 
-from streaming.config import DriverConfig
 from streaming.context import outside
 from streaming.errors import DriverError, ExitCode, Unsupported
 from streaming.streams import Agent, Stream, Supervisor
 from streaming.tables import Table, TableManager
 from streaming.topics import Policy, Topic, ValueCodec
 from streaming.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streaming.config import DriverConfig
 
 log = logging.getLogger(__name__)
 

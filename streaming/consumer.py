@@ -15,10 +15,9 @@ import logging
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -29,7 +28,6 @@ from faust.types.transports import ConsumerT
 from mode import Service
 
 from streaming import metrics
-from streaming.context import Batch
 from streaming.cycle import Cycle
 from streaming.errors import (
     DriverError,
@@ -44,6 +42,11 @@ from streaming.positions import POSITION_KEY, Position, Topology, check_log, che
 from streaming.restore import Cancelled, Token, log_ends, restore, stable_offsets
 from streaming.stores import MemoryStore, Store
 from streaming.tables import TablePartition, TableView
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from streaming.context import Batch
 
 log = logging.getLogger(__name__)
 
@@ -513,9 +516,12 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         ready = [tp for tp in self._buffers if self._takeable(tp)]
         for tp in ready:
             suspect = self._suspects.get(tp)
-            if suspect is not None and self._buffers[tp][0].offset() >= suspect.offset:
-                if suspect.retry_at:
-                    return {tp: [self._buffers[tp][0]]}
+            if (
+                suspect is not None
+                and self._buffers[tp][0].offset() >= suspect.offset
+                and suspect.retry_at
+            ):
+                return {tp: [self._buffers[tp][0]]}
         if not ready:
             return {}
         if self._careful is not None:
@@ -624,7 +630,12 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
     def _send_offsets(self, cycle: Cycle) -> None:
         """In the Kafka thread. The group's metadata is of the poll that read these records (KIP-447)."""
         assert self._producer is not None
-        offsets = [TopicPartition(*tp, offset) for tp, offset in self._next_offsets(cycle).items()]
+        # all sources of each task, so that group and position record always name the same topics
+        offsets = [
+            TopicPartition(topic, task, offset)
+            for task in {batch.partition for batch in cycle.batches}
+            for topic, offset in self._after(cycle, task).items()
+        ]
         deadline = time.monotonic() + self.driver.transaction_timeout_s
         while True:
             try:

@@ -7,7 +7,6 @@ instead of slipping into the next one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,8 @@ from faust.types import TP, Message
 from streaming.errors import Misuse, RecordFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streaming.cycle import Cycle
 
 _batch: ContextVar[Batch | None] = ContextVar("streaming.batch", default=None)

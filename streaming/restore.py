@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import (
     Consumer,
@@ -28,11 +27,27 @@ from faust.types import TP
 from streaming import metrics
 from streaming.errors import Inconsistent
 from streaming.positions import POSITION_KEY
-from streaming.stores import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streaming.stores import Store
 
 log = logging.getLogger(__name__)
 
-UNSTABLE = KafkaError.UNSTABLE_OFFSET_COMMIT
+# leaders and coordinators move, brokers restart: it passes
+MOVING = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+}
 
 
 class Cancelled(Exception):
@@ -105,10 +120,17 @@ def log_ends(admin: AdminClient, tps: Sequence[TP], spec: OffsetSpec) -> dict[TP
     if not tps:
         return {}
     asked = {TopicPartition(tp.topic, tp.partition): spec for tp in tps}
-    futures = admin.list_offsets(
-        asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=30
-    )
-    return {TP(tp.topic, tp.partition): future.result(31).offset for tp, future in futures.items()}
+    deadline = time.monotonic() + 60
+    while True:
+        futures = admin.list_offsets(
+            asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=30
+        )
+        try:
+            return {TP(tp.topic, tp.partition): f.result(31).offset for tp, f in futures.items()}
+        except KafkaException as exc:
+            if exc.args[0].code() not in MOVING or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def restore(

@@ -6,8 +6,10 @@ A store holds only what was committed, together with the changelog offset up to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 
 class Store(Protocol):

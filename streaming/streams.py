@@ -8,7 +8,6 @@ skips the record: that is why its stream loop is not used.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import faust
@@ -23,6 +22,8 @@ from streaming.errors import Misuse, Poison, Unsupported
 from streaming.topics import Topic
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from streaming.context import Batch
 
 YIELD_EVERY = 200  # records after which timers, readers and heartbeats get their turn

@@ -7,7 +7,6 @@ is read through `table.partition(n)`: committed data, only of partitions that th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import faust
@@ -19,6 +18,8 @@ from streaming.positions import POSITION_KEY
 from streaming.topics import codec_of, key_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
     from streaming.stores import Store
 
 DELETED: Any = object()
