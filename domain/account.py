@@ -672,23 +672,31 @@ def _posted(
     balance = event.balances[-1]
     key = account_key(balance.account_id)
     account: Account = rows[key]
+    balances = {**account.balances, balance.currency: balance.after_minor}
     return {
-        key: Account(
-            account_id=account.account_id,
-            user_id=account.user_id,
-            name=account.name,
-            status=account.status,
-            balances={**account.balances, balance.currency: balance.after_minor},
-            overdraft_limits=account.overdraft_limits,
-            open_legs=account.open_legs + legs,
-            request_hash=account.request_hash,
-            version=balance.version,
-            created_ms=account.created_ms,
-            updated_ms=event.at_ms,
-        ),
+        key: _changed(account, balances, legs, balance.version, event.at_ms),
         **_sided(event, side, state),
         **post_system(rows, event.postings),
     }
+
+
+def _changed(
+    account: Account, balances: dict[str, int], legs: int, version: int, at_ms: int
+) -> Account:
+    # by hand: `replace` costs three times as much, on the way of every transfer
+    return Account(
+        account_id=account.account_id,
+        user_id=account.user_id,
+        name=account.name,
+        status=account.status,
+        balances=balances,
+        overdraft_limits=account.overdraft_limits,
+        open_legs=account.open_legs + legs,
+        request_hash=account.request_hash,
+        version=version,
+        created_ms=account.created_ms,
+        updated_ms=at_ms,
+    )
 
 
 def _passed_on(
@@ -698,7 +706,7 @@ def _passed_on(
     key = account_key(event.order.source_account_id or "")
     account: Account = rows[key]
     return {
-        key: replace(account, open_legs=account.open_legs + legs),
+        key: _changed(account, account.balances, legs, account.version, event.at_ms),
         **_sided(event, Side.SOURCE, state),
         **post_system(rows, event.postings),
     }
@@ -708,7 +716,7 @@ def _leg_closed(rows: Rows, event: LegClosed) -> Changes:
     key = account_key(event.account_id)
     account: Account = rows[key]
     return {
-        key: replace(account, open_legs=account.open_legs - 1),
+        key: _changed(account, account.balances, -1, account.version, event.at_ms),
         **_leg(event.account_id, event.transaction_id, Side.SOURCE, LegState.SETTLED, event),
     }
 
@@ -735,7 +743,7 @@ def _sided(event: SagaFact, side: Side, state: LegState) -> Changes:
 def _leg(
     account_id: str, transaction_id: str, side: Side, state: LegState, event: SagaFact | LegClosed
 ) -> Changes:
-    key = f"leg/{transaction_id}/{side}"
+    key = f"leg/{transaction_id}/{side.value}"
     leg = Leg(
         account_id=account_id,
         state=state,
@@ -776,7 +784,7 @@ def account_key(account_id: str) -> RowKey:
 
 
 def leg_key(order: Order, side: Side) -> RowKey:
-    return f"leg/{order.transaction_id}/{side}"
+    return f"leg/{order.transaction_id}/{side.value}"
 
 
 def keys(message: Message | Event) -> Sequence[RowKey]:

@@ -295,7 +295,8 @@ def blacklist(case: Case) -> Finding | None:
 def daily_limit(case: Case) -> Finding | None:
     """What the owner ordered on the order's day, with this order, stays within the limit."""
     order = case.order
-    reserved_minor = case.owner.reserved.get(_reserve_key(order), 0) if case.owner else 0
+    key = _reserve_key(bank_day(order.created_ms), order.currency)
+    reserved_minor = case.owner.reserved.get(key, 0) if case.owner else 0
     if reserved_minor + order.amount_minor <= DAILY_LIMIT_MINOR:
         return None
     return Finding(rule="daily_limit", points=100, reason=Reason.DAILY_LIMIT)
@@ -549,12 +550,11 @@ def _scored(rows: Rows, event: Verdict, state: ScoreState, reserved_minor: int) 
     key = score_key(order.transaction_id)
     before: Score | None = rows.get(key)
     owner: Owner | None = rows.get(owner_key(order.owner_id))
-    day = bank_day(order.created_ms)
     score = Score(
         owner_id=order.owner_id,
         number=before.number if before else (owner.listed if owner else 0),
         state=state,
-        day=day,
+        day=bank_day(order.created_ms),
         currency=order.currency,
         reserved_minor=reserved_minor,
         at_ms=event.at_ms,
@@ -564,40 +564,35 @@ def _scored(rows: Rows, event: Verdict, state: ScoreState, reserved_minor: int) 
         entry = ListedTransaction(transaction_id=order.transaction_id, at_ms=order.created_ms)
         changes[listed_key(order.owner_id, score.number)] = entry
     if before is None or reserved_minor:
-        changes[owner_key(order.owner_id)] = _owner(
-            owner, order, before is None, reserved_minor, event.at_ms
-        )
+        changes[owner_key(order.owner_id)] = _owner(owner, order, score, before is None)
     if state is not ScoreState.IN_REVIEW:
         due, row = forget(event.at_ms, key)
         changes[due] = row
     return changes
 
 
-def _owner(
-    owner: Owner | None, order: Order, is_new: bool, reserved_minor: int, at_ms: int
-) -> Owner:
-    orders = _orders_in_minute(owner, at_ms)
+def _owner(owner: Owner | None, order: Order, score: Score, is_new: bool) -> Owner:
     reserved = owner.reserved if owner else {}
     return Owner(
         user_id=order.owner_id,
         listed=(owner.listed if owner else 0) + is_new,
-        minute=at_ms // MINUTE_MS,
-        orders=orders + (is_new and not order.privileged),
-        reserved=_reserve(reserved, order, reserved_minor) if reserved_minor else reserved,
+        minute=score.at_ms // MINUTE_MS,
+        orders=_orders_in_minute(owner, score.at_ms) + (is_new and not order.privileged),
+        reserved=_reserve(reserved, score) if score.reserved_minor else reserved,
     )
 
 
-def _reserve(reserved: dict[str, int], order: Order, amount_minor: int) -> dict[str, int]:
+def _reserve(reserved: dict[str, int], score: Score) -> dict[str, int]:
     """The reservations with one more; those of days gone by are let go."""
-    oldest = bank_day(order.created_ms) - RESERVED_DAYS
+    oldest = score.day - RESERVED_DAYS
     kept = {key: minor for key, minor in reserved.items() if int(key.split("/")[0]) > oldest}
-    key = _reserve_key(order)
-    kept[key] = kept.get(key, 0) + amount_minor
+    key = _reserve_key(score.day, score.currency)
+    kept[key] = kept.get(key, 0) + score.reserved_minor
     return kept
 
 
-def _reserve_key(order: Order) -> str:
-    return f"{bank_day(order.created_ms)}/{order.currency}"
+def _reserve_key(day: int, currency: str) -> str:
+    return f"{day}/{currency}"
 
 
 def _orders_in_minute(owner: Owner | None, at_ms: int) -> int:
@@ -651,7 +646,7 @@ def _released(rows: Rows, event: RiskReleased) -> Changes:
     key = score_key(event.transaction_id)
     score: Score = rows[key]
     owner: Owner = rows[owner_key(event.owner_id)]
-    day = f"{score.day}/{score.currency}"
+    day = _reserve_key(score.day, score.currency)
     reserved = owner.reserved
     if day in reserved:
         reserved = {**reserved, day: reserved[day] - score.reserved_minor}
@@ -686,14 +681,14 @@ def review_key(review_id: str) -> RowKey:
 
 
 def blacklist_key(kind: BlacklistKind, value: str) -> RowKey:
-    return f"blacklist/{kind}/{value}"
+    return f"blacklist/{kind.value}/{value}"
 
 
 def _blacklist_keys(order: Order) -> list[RowKey]:
     accounts = (order.source_account_id, order.destination_account_id)
     return [
         blacklist_key(BlacklistKind.USER, order.owner_id),
-        *(blacklist_key(BlacklistKind.ACCOUNT, account) for account in accounts if account),
+        *[blacklist_key(BlacklistKind.ACCOUNT, account) for account in accounts if account],
     ]
 
 
