@@ -28,7 +28,8 @@ def connection(kafka: Kafka) -> dict[str, Any]:
 
 def configs(connection: dict[str, Any], name: str) -> dict[str, str]:
     resource = ConfigResource(ResourceType.TOPIC, name)
-    (future,) = AdminClient(connection).describe_configs([resource]).values()
+    admin = AdminClient(connection)
+    (future,) = admin.describe_configs([resource]).values()
     return {name: entry.value for name, entry in future.result(30).items()}
 
 
