@@ -68,23 +68,23 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
-    """Where perform reads and writes; `prefix` goes before each topic and group."""
+    """Where perform reads and writes; `namespace` goes before each topic and group."""
 
     kafka: Mapping[str, Any]  # bootstrap.servers and security
-    prefix: str = ""
+    namespace: str = ""
     instance: str = "0"
 
     @property
     def requests(self) -> str:
-        return f"{self.prefix}rail.inbox"
+        return f"{self.namespace}rail.inbox"
 
     @property
     def results(self) -> str:
-        return f"{self.prefix}payment.inbox"
+        return f"{self.namespace}payment.inbox"
 
     @property
     def dead(self) -> str:
-        return f"{self.prefix}payment.dead"
+        return f"{self.namespace}payment.dead"
 
 
 class Perform:
@@ -296,7 +296,7 @@ def _input(record: Any) -> Input:
 def _producer(wiring: Wiring) -> dict[str, Any]:
     return {
         **wiring.kafka,
-        "client.id": f"{wiring.prefix}perform.{wiring.instance}",
+        "client.id": f"{wiring.namespace}perform.{wiring.instance}",
         "enable.idempotence": True,
         "partitioner": "murmur2_random",
         "linger.ms": 2,
@@ -307,8 +307,8 @@ def _producer(wiring: Wiring) -> dict[str, Any]:
 def _consumer(wiring: Wiring) -> dict[str, Any]:
     return {
         **wiring.kafka,
-        "client.id": f"{wiring.prefix}perform.{wiring.instance}",
-        "group.id": f"{wiring.prefix}perform",
+        "client.id": f"{wiring.namespace}perform.{wiring.instance}",
+        "group.id": f"{wiring.namespace}perform",
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,

@@ -15,8 +15,9 @@ from topics.subscriptions import EVERY, SUBSCRIPTIONS, relays
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agents.transact import Codec, Topology
+    from agents.transact import Codec
     from domain.decider import Decider
+    from topics.catalog import Installation
 
 
 def relayed(deciders: dict[str, Decider]) -> dict[str, frozenset[bytes]]:
@@ -48,11 +49,11 @@ class Relay:
     """The app that copies. It keeps no state."""
 
     def __init__(
-        self, app: Any, deciders: dict[str, Decider], codec: Codec, topology: Topology
+        self, app: Any, deciders: dict[str, Decider], codec: Codec, installation: Installation
     ) -> None:
         self.app = app
         self.codec = codec
-        self.topology = topology
+        self.installation = installation
         self._topics: dict[str, Any] = {}
         for name, types in relayed(deciders).items():
             self._copy_from(name, types)
@@ -61,7 +62,7 @@ class Relay:
         topic = self._topics.get(name)
         if topic is None:
             topic = self._topics[name] = self.app.topic(
-                f"{self.topology.prefix}{name}",
+                f"{self.installation.namespace}{name}",
                 key_type=bytes,
                 value_type=bytes,
                 value_serializer="raw",
@@ -83,7 +84,7 @@ class Relay:
     def _put(self, record: Any, value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
         if value is None:
             raise Unreadable("a fact without value")
-        for name, key, partition in copies(self.codec.decode(value), self.topology.partitions):
+        for name, key, partition in copies(self.codec.decode(value), self.installation.partitions):
             self._topic(name).put(
                 key=record.key() if key is None else key,
                 value=value,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from domain.decider import Changes, Event, Message, Rows
+    from topics.catalog import Installation
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +54,6 @@ class Service:
     @property
     def name(self) -> str:
         return self.decider.service
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Topology:
-    """The installation: `prefix` goes before each topic and group; all topics have `partitions`."""
-
-    prefix: str
-    partitions: int
 
 
 class NotACommand(Unreadable):
@@ -197,18 +190,20 @@ class RowCodec:
 class Shell:
     """One service's app on the driver: its agent, its table and its ticks."""
 
-    def __init__(self, app: Any, service: Service, codec: Codec, topology: Topology) -> None:
+    def __init__(
+        self, app: Any, service: Service, codec: Codec, installation: Installation
+    ) -> None:
         self.app = app
         self.service = service
         self.codec = codec
-        self.topology = topology
-        self.transactor = Transactor(service, codec, topology.partitions)
+        self.installation = installation
+        self.transactor = Transactor(service, codec, installation.partitions)
         self.watched = Watched(service.decider.indexes, service.name)
         self.table = app.Table(
             "table",
             key_type=bytes,
             value_codec=RowCodec(codec),
-            partitions=topology.partitions,
+            partitions=installation.partitions,
             watcher=self.watched,
         )
         self._keeps_ledger = SystemBalance in service.decider.rows
@@ -221,7 +216,7 @@ class Shell:
         topic = self._topics.get(name)
         if topic is None:
             topic = self._topics[name] = self.app.topic(
-                f"{self.topology.prefix}{name}",
+                f"{self.installation.namespace}{name}",
                 key_type=bytes,
                 value_type=bytes,
                 value_serializer="raw",

@@ -40,7 +40,7 @@ class Cut:
 
 
 class Reader:
-    """Reads one partition after another. `kafka`: bootstrap.servers and security."""
+    """Reads one partition after another, never two at once. `kafka`: bootstrap.servers and security."""
 
     def __init__(self, kafka: Mapping[str, Any]) -> None:
         self._consumer = Consumer(
@@ -80,10 +80,7 @@ class Reader:
         if at >= end:
             return
         self._consumer.assign([TopicPartition(topic, partition, at)])
-        try:
-            yield from self._until(end)
-        finally:
-            self._consumer.unassign()
+        yield from self._until(end)
 
     def _until(self, end: int) -> Iterator[LogRecord]:
         while True:

@@ -14,8 +14,9 @@ from proof.verify import ORDER, Difference, Different, Evidence, Sums, across, w
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from agents.transact import Codec, Service, Topology
+    from agents.transact import Codec, Service
     from proof.reader import LogRecord
+    from topics.catalog import Installation
 
 SHOW_EACH_S = 2.0
 READS = 2  # a difference must show twice: compaction may take a row's record while it is read
@@ -27,12 +28,12 @@ class Verification:
     def __init__(
         self,
         kafka: Mapping[str, Any],
-        topology: Topology,
+        installation: Installation,
         codec: Codec,
         show: Callable[[str], None],
     ) -> None:
         self.reader = Reader(kafka)
-        self.topology = topology
+        self.installation = installation
         self.codec = codec
         self.show = show
         self.total = Sums()
@@ -46,7 +47,7 @@ class Verification:
         cuts: dict[tuple[str, int], int] = {}
         try:
             for name in chosen:
-                for partition in range(self.topology.partitions):
+                for partition in range(self.installation.partitions):
                     cuts[name, partition] = self._walk(services[name], partition, decide)
             self._count_unread(cuts)
         finally:
@@ -62,7 +63,7 @@ class Verification:
             evidence = self._evidence(service, partition, decide)
             found = Sums()
             try:
-                walk(evidence, Transactor(service, self.codec, self.topology.partitions), found)
+                walk(evidence, Transactor(service, self.codec, self.installation.partitions), found)
             except Different as exc:
                 if reads == READS:
                     self.differences.append(exc.difference)
@@ -76,7 +77,7 @@ class Verification:
         return evidence.cut
 
     def _evidence(self, service: Service, partition: int, decide: bool) -> Evidence:
-        prefix, name = self.topology.prefix, service.name
+        prefix, name = self.installation.namespace, service.name
         inbox = f"{prefix}{name}.inbox"
         cut = self.reader.cut(f"{prefix}{name}-table-changelog", inbox, partition)
         records = list(self.reader.records(inbox, partition)) if decide else None
@@ -93,7 +94,7 @@ class Verification:
         )
 
     def _events(self, service: Service, partition: int) -> Iterable[LogRecord]:
-        prefix, name = self.topology.prefix, service.name
+        prefix, name = self.installation.namespace, service.name
         public = self.reader.records(f"{prefix}{name}.events", partition)
         if not service.decider.private_events:
             return self._showing(name, partition, public)
@@ -113,7 +114,7 @@ class Verification:
     def _count_unread(self, cuts: Mapping[tuple[str, int], int]) -> None:
         """What no cut reflects yet: while there is any, money may be on its way."""
         for (name, partition), cut in cuts.items():
-            inbox = f"{self.topology.prefix}{name}.inbox"
+            inbox = f"{self.installation.namespace}{name}.inbox"
             self.total.unread += sum(1 for _ in self.reader.records(inbox, partition, cut))
 
     def _report(self, seconds: float) -> None:

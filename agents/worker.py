@@ -1,0 +1,184 @@
+"""A worker process: any set of services in one event loop, and one ops server for all of them.
+
+    started --apps, perform, ops server--> running --SIGTERM | SIGINT--> stopped, exit 0
+                                                   \--anything breaks--> exit with a code of its own
+
+On a signal each running transaction ends first, then the group is left. What breaks is not mended
+here: nothing was committed, and what supervises the process starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import signal
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from agents.operations import Check, Operations, disk, polled
+from agents.perform import Perform
+from agents.relay import Relay
+from agents.transact import Shell
+from settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.5  # between two looks whether an app has crashed
+BROKER_S = 5.0  # between two looks whether the broker answers
+
+
+class CannotStart(Exception):
+    """The process can't run as it was told to; the message is one sentence for a person."""
+
+
+@dataclass(slots=True)
+class Workers:
+    """What runs in one process."""
+
+    settings: Settings
+    shells: dict[str, Shell] = field(default_factory=dict)
+    relay: Relay | None = None
+    perform: Perform | None = None
+
+    @property
+    def apps(self) -> list[Any]:
+        """The Faust apps, each with an event loop's share of its own."""
+        relay = [self.relay.app] if self.relay else []
+        return [*(shell.app for shell in self.shells.values()), *relay]
+
+    @property
+    def names(self) -> list[str]:
+        """The services that run here."""
+        others = {"perform": self.perform, "relay": self.relay}
+        return [*self.shells, *(name for name, runs in others.items() if runs)]
+
+    async def run(self, stop: asyncio.Event | None = None) -> None:
+        """Until a signal or `stop`. Raises CannotStart, or what broke."""
+        stop = stop or _signalled()
+        broker = Broker(self.settings)
+        async with AsyncExitStack() as running:
+            await running.enter_async_context(_serving(self, broker))
+            watching = asyncio.create_task(broker.watch())
+            running.callback(watching.cancel)
+            for app in self.apps:
+                await _start(app)
+                running.push_async_callback(app.stop)
+            performing = asyncio.create_task(self._perform())
+            log.info("running", extra={"services": self.names})
+            await _until(stop, self.apps, performing if self.perform else None)
+            log.info("stopping", extra={"services": self.names})
+            if self.perform:
+                self.perform.stop()
+                await performing
+
+    async def _perform(self) -> None:
+        if self.perform is not None:
+            await self.perform.run()
+
+    def checks(self, broker: Broker) -> tuple[Check, ...]:
+        """What this process must have to be ready."""
+        found = [Check(name="broker", problem=broker.problem), disk(self.settings.state_dir)]
+        found += [
+            polled(name, shell.last_poll_s, shell.ready) for name, shell in self.shells.items()
+        ]
+        if self.relay is not None:
+            consumer = self.relay.app.consumer
+            found.append(polled("relay", lambda: consumer.last_poll_s, lambda: consumer.ready))
+        if (perform := self.perform) is not None:
+            found.append(polled("perform", lambda: perform.last_poll_s, lambda: perform.ready))
+        return tuple(found)
+
+
+class Broker:
+    """Whether the broker answers, looked at every few seconds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._admin = AdminClient({**settings.kafka, "client.id": "readiness"})
+        self._answered_s = -2 * BROKER_S
+        self._said = "not asked yet"
+
+    async def watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await loop.run_in_executor(None, self._ask)
+            await asyncio.sleep(BROKER_S)
+
+    def _ask(self) -> None:
+        try:
+            self._admin.list_topics(topic="__consumer_offsets", timeout=BROKER_S)
+        except KafkaException as exc:
+            self._said = exc.args[0].str()
+        else:
+            self._answered_s = time.monotonic()
+
+    def problem(self) -> str | None:
+        silent_s = time.monotonic() - self._answered_s
+        return None if silent_s < 3 * BROKER_S else f"does not answer: {self._said}"
+
+
+def _signalled() -> asyncio.Event:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _start(app: Any) -> None:
+    """Start a Faust app as its worker would, without the worker's own logging and signals."""
+    app.finalize()
+    app.in_worker = True
+    await app.start()
+
+
+async def _until(
+    stop: asyncio.Event, apps: list[Any], performing: asyncio.Task[None] | None
+) -> None:
+    """Wait for `stop`. Raises what an app or perform broke on."""
+    while not stop.is_set():
+        for app in apps:
+            if app.crashed:
+                raise app.crash_reason or RuntimeError(f"{app.conf.id} crashed")
+        if performing is not None and performing.done():
+            performing.result()
+        try:
+            await asyncio.wait_for(stop.wait(), LOOK_S)
+        except TimeoutError:
+            continue
+
+
+@asynccontextmanager
+async def _serving(workers: Workers, broker: Broker) -> AsyncIterator[None]:
+    """The ops server, for as long as the block runs."""
+    settings = workers.settings
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    operations = Operations(
+        shells=workers.shells, checks=workers.checks(broker), token=settings.internal_token
+    )
+    runner = web.AppRunner(operations.app(), access_log=None)
+    await runner.setup()
+    try:
+        await _listen(runner, settings.ops_host, settings.ops_port)
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as exc:
+        if exc.errno != errno.EADDRINUSE:
+            raise
+        raise CannotStart(
+            f"port {port} on {host} is in use: give this worker another one by --ops-port"
+        ) from exc

@@ -1,0 +1,368 @@
+"""Streambank on one page: what runs, and the command line.
+
+    HTTP --> gateway --commands--> <service>.inbox --> worker SERVICE --facts--> <service>.events
+                                         ^                   |
+                                         +---- routed facts -+        (topics/subscriptions.py)
+    worker perform   rail.inbox -> the payment rail -> payment.inbox
+    worker relay     <service>.events -> inboxes off the money path
+
+Each service is one Faust app, its id its consumer group, with its own table; any set of them runs
+in one process. What a service decides is in `domain/`, what it is connected to in `agents/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import os
+import sys
+import time
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+import logs
+from agents import account, notification, payment, risk, transaction, user
+from agents.perform import Perform, Wiring
+from agents.redrive import NoOrigin, redrive
+from agents.relay import Relay
+from agents.transact import Shell
+from agents.worker import CannotStart, Workers
+from domain.services import DECIDERS
+from domain.user import RegisterUser, Role, UserCommandRefused, UserRegistered
+from proof.run import Verification
+from schemas.codec import Codec
+from settings import BadSetting, Settings
+from streaming import App, DriverConfig, DriverError
+from topics import apply as topics_apply
+from topics.catalog import SCHEMAS, TOPICS, Installation, Kind
+from topics.schema_log import SchemaLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agents.transact import Service
+
+SERVICES: dict[str, Service] = {
+    service.name: service
+    for service in (
+        user.SERVICE,
+        account.SERVICE,
+        transaction.SERVICE,
+        payment.SERVICE,
+        notification.SERVICE,
+        risk.SERVICE,
+    )
+}
+PERFORM, RELAY = "perform", "relay"
+RUNNABLE = (*SERVICES, PERFORM, RELAY)
+BROKER_S = 10.0  # for the broker's first answer
+
+
+def build(settings: Settings, services: Sequence[str]) -> Workers:
+    """The workers of these services, ready to run in one process and event loop."""
+    where = installation(settings)
+    workers = Workers(settings)
+    lookup = SchemaLog(settings.kafka, f"{settings.prefix}{SCHEMAS}")
+    for name in services:
+        codec = Codec(lookup)
+        if name == PERFORM:
+            wiring = Wiring(
+                kafka=settings.kafka, namespace=settings.prefix, instance=settings.instance
+            )
+            workers.perform = Perform(wiring, codec, settings.rail_url)
+        elif name == RELAY:
+            workers.relay = Relay(_app(settings, RELAY), DECIDERS, codec, where)
+        else:
+            workers.shells[name] = Shell(_app(settings, name), SERVICES[name], codec, where)
+    return workers
+
+
+def installation(settings: Settings) -> Installation:
+    """What two installations may set differently."""
+    return Installation(
+        namespace=settings.prefix,
+        partitions=settings.partitions,
+        replication=settings.replication,
+        inbox_retention_ms=settings.inbox_retention_hours * 3600 * 1000,
+    )
+
+
+def _app(settings: Settings, name: str) -> App:
+    driver = DriverConfig(
+        instance=settings.instance,
+        bootstrap=settings.kafka_bootstrap,
+        client_address=settings.ops_announced,
+        kafka=settings.kafka_security,
+        store=settings.table_store,
+        state_dir=settings.state_dir,
+        standby=settings.standby,
+        static_membership=settings.static_membership,
+        batch_max=settings.batch_max,
+        session_timeout_s=settings.session_timeout_s,
+        cycle_timeout_s=settings.cycle_timeout_s,
+        transaction_timeout_s=settings.transaction_timeout_s,
+    )
+    return App(
+        f"{settings.prefix}{name}",
+        driver=driver,
+        topic_partitions=settings.partitions,
+        datadir=str(settings.state_dir),
+    )
+
+
+# -- the command line ---------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. A failure that a person can mend is one sentence on stderr and exit 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(Settings.load(), options))
+    except (BadSetting, CannotStart, DriverError, LookupError, NoOrigin) as exc:
+        return _fail(str(exc))
+    except topics_apply.TopicMismatch as exc:
+        return _fail(str(exc))
+    except KafkaException as exc:
+        said = exc.args[0]
+        return _fail(f"Kafka: {said.str() if hasattr(said, 'str') else said}")
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(sentence: str) -> int:
+    print(f"pipeline: {sentence}", file=sys.stderr)
+    return 1
+
+
+def worker(settings: Settings, options: argparse.Namespace) -> int:
+    names = _chosen(options.services, RUNNABLE)
+    if options.ops_port is not None:
+        settings = replace(settings, ops_port=options.ops_port)
+    logs.configure("+".join(names) if len(names) < 3 else "worker", settings.log_level)
+    _reach_broker(settings)
+    topics_apply.check(settings.kafka, installation(settings))
+    asyncio.run(_run(settings, names))
+    return 0
+
+
+async def _run(settings: Settings, names: Sequence[str]) -> None:
+    await build(settings, names).run()
+
+
+def gateway(settings: Settings, options: argparse.Namespace) -> int:
+    from gateway.app import run
+
+    if options.processes is not None:
+        settings = replace(settings, gateway_processes=options.processes)
+    _reach_broker(settings)
+    return int(run(settings) or 0)
+
+
+def topics(settings: Settings, _options: argparse.Namespace) -> int:
+    _reach_broker(settings)
+    done = topics_apply.apply(settings.kafka, installation(settings))
+    print("\n".join(done) if done else "all topics are as they should be")
+    return 0
+
+
+def verify(settings: Settings, options: argparse.Namespace) -> int:
+    names = _chosen(options.service or ["all"], tuple(SERVICES))
+    _reach_broker(settings)
+    codec = Codec(SchemaLog(settings.kafka, f"{settings.prefix}{SCHEMAS}"))
+    run = Verification(settings.kafka, installation(settings), codec, _show)
+    return 0 if run.run({name: SERVICES[name] for name in names}, options.decide) else 1
+
+
+def put_back(settings: Settings, options: argparse.Namespace) -> int:
+    known = [topic.name for topic in TOPICS if topic.kind is Kind.DEAD]
+    if unknown := [name for name in options.topics if name not in known]:
+        raise CannotStart(f"{unknown[0]} is no dead-letter topic; there are {', '.join(known)}")
+    _reach_broker(settings)
+    for name in options.topics:
+        count = redrive(settings.kafka, settings.prefix, name)
+        print(f"{name}: {count} put back")
+    return 0
+
+
+def _chosen(given: Sequence[str], known: Sequence[str]) -> list[str]:
+    if unknown := [name for name in given if name not in (*known, "all")]:
+        raise CannotStart(
+            f"there is no service {unknown[0]}; there are {', '.join(known)}, and all"
+        )
+    return [name for name in known if "all" in given or name in given]
+
+
+def _reach_broker(settings: Settings) -> None:
+    """Raises CannotStart unless the broker answers."""
+    admin = AdminClient({**settings.kafka, "log_level": 0})
+    try:
+        admin.list_topics(topic="__none", timeout=BROKER_S)
+    except KafkaException as exc:
+        raise CannotStart(
+            f"no Kafka answers at {settings.kafka_bootstrap} ({exc.args[0].str()}): start it, "
+            "or set STREAMBANK_KAFKA_BOOTSTRAP"
+        ) from exc
+
+
+def _show(line: str) -> None:
+    print(line, flush=True)
+
+
+ADMIN_WAIT_S = 30.0
+
+
+def create_admin(settings: Settings, options: argparse.Namespace) -> int:
+    """Register a user with all roles of an administrator; wait until the user service has done so."""
+    password = _password(settings, options.password_file)
+    _reach_broker(settings)
+    command = _registration(options.email, password)
+    command_id = str(uuid.uuid4())
+    consumer = _from_the_end(settings, f"{settings.prefix}user.events")
+    _send(settings, command, command_id)
+    outcome = _outcome(consumer, command_id)
+    if isinstance(outcome, UserCommandRefused):
+        raise CannotStart(f"{options.email} was refused: {outcome.reason}")
+    print(f"{options.email} is an administrator, user_id {outcome.user_id}")
+    return 0
+
+
+def _password(settings: Settings, file: Path | None) -> str:
+    if file is not None and not file.is_file():
+        raise CannotStart(f"there is no file {file} to read the password from")
+    password = file.read_text().strip() if file is not None else settings.admin_password
+    if not password:
+        raise CannotStart("no password: set STREAMBANK_ADMIN_PASSWORD or give --password-file")
+    return password
+
+
+def _registration(email: str, password: str) -> RegisterUser:
+    from gateway.passwords import hashed
+
+    user_id = str(uuid.uuid4())
+    return RegisterUser(
+        user_id=user_id,
+        address=email.strip().lower(),
+        email=email.strip(),
+        name="administrator",
+        password_hash=hashed(password),
+        roles=(Role.ADMIN,),
+        actor_id=user_id,
+        request_hash=hashlib.sha256(user_id.encode()).hexdigest(),
+    )
+
+
+def _from_the_end(settings: Settings, topic: str) -> Consumer:
+    """A reader of what is said from now on."""
+    consumer = Consumer(
+        {
+            **settings.kafka,
+            "group.id": f"create-admin-{os.getpid()}",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+        }
+    )
+    found = consumer.list_topics(topic, BROKER_S).topics[topic]
+    if found.error is not None:
+        raise CannotStart(f"there is no topic {topic}: run `pipeline.py topics apply` first")
+    partitions = [TopicPartition(topic, partition) for partition in found.partitions]
+    for partition in partitions:
+        partition.offset = consumer.get_watermark_offsets(partition, BROKER_S)[1]
+    consumer.assign(partitions)
+    return consumer
+
+
+def _send(settings: Settings, command: RegisterUser, command_id: str) -> None:
+    producer = Producer(
+        {**settings.kafka, "enable.idempotence": True, "partitioner": "murmur2_random"}
+    )
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", command_id.encode()),
+        ("ce_type", b"streambank.user.RegisterUser"),
+        ("ce_source", b"/gateway"),
+        ("ce_time", logs.timestamp(time.time()).encode()),
+        ("content-type", b"application/avro"),
+        ("correlation_id", command_id.encode()),
+        ("actor", command.user_id.encode()),
+        ("user_id", command.user_id.encode()),
+    ]
+    failed: list[Any] = []
+    producer.produce(
+        f"{settings.prefix}user.inbox",
+        Codec().encode(command),
+        command.address.encode(),
+        headers=[*headers],
+        on_delivery=lambda error, _message: failed.append(error) if error else None,
+    )
+    if producer.flush(BROKER_S) or failed:
+        raise CannotStart("Kafka did not take the command: nothing is known of it; try again")
+
+
+def _outcome(consumer: Consumer, command_id: str) -> UserRegistered | UserCommandRefused:
+    codec, deadline_s = Codec(), time.monotonic() + ADMIN_WAIT_S
+    while time.monotonic() < deadline_s:
+        message = consumer.poll(0.2)
+        if message is None or message.error() is not None:
+            continue
+        if dict(message.headers() or ()).get("correlation_id") == command_id.encode():
+            event = codec.decode(message.value() or b"")
+            if isinstance(event, UserRegistered | UserCommandRefused):
+                return event
+    raise CannotStart(
+        f"the command was sent, but no worker answered within {ADMIN_WAIT_S:.0f} s: "
+        "start `pipeline.py worker user`, then try again"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pipeline.py",
+        description="Streambank: money over Kafka, exactly once.",
+        epilog="Settings come from the environment and .env: see docs/configuration.md.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    known = ", ".join(RUNNABLE)
+
+    def add(name: str, run: Callable[[Settings, argparse.Namespace], int], about: str) -> Any:
+        command = commands.add_parser(name, help=about, description=about)
+        command.set_defaults(run=run)
+        return command
+
+    add_worker = add("worker", worker, "run services in this process until SIGTERM")
+    add_worker.add_argument("services", nargs="+", metavar="SERVICE", help=f"{known}; or all")
+    add_worker.add_argument("--ops-port", type=int, help="port of the ops server")
+
+    add_gateway = add("gateway", gateway, "serve HTTP")
+    add_gateway.add_argument("--processes", type=int, help="processes that share the port")
+
+    add_topics = add("topics", topics, "create the topics, or say why they can't be as they should")
+    add_topics.add_argument("action", choices=["apply"], help="bring the broker up to the catalog")
+
+    add_verify = add("verify", verify, "compute all state again from the logs and compare")
+    add_verify.add_argument(
+        "--decide", action="store_true", help="also decide again what the inboxes still hold"
+    )
+    add_verify.add_argument(
+        "--service", action="append", metavar="SERVICE", help="only this one (may be repeated)"
+    )
+
+    add_redrive = add("redrive", put_back, "put dead letters back where they came from")
+    add_redrive.add_argument("topics", nargs="+", metavar="TOPIC", help="such as account.dead")
+
+    add_admin = add("create-admin", create_admin, "register an administrator")
+    add_admin.add_argument("--email", required=True)
+    add_admin.add_argument(
+        "--password-file", type=Path, help="else STREAMBANK_ADMIN_PASSWORD is read"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
