@@ -9,7 +9,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 
 from schemas import released
 from schemas.records import records, schema_id, text, whole
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TIMEOUT_S = 30.0
+NO_LEADER = frozenset({KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION})
 PAUSE_S = 1.0  # between two looks for ids that are not there
 
 
@@ -76,7 +84,7 @@ class SchemaLog:
         self._looked_at = time.monotonic()
         consumer = self._consumer or self._opened()
         partition = TopicPartition(self._topic, 0)
-        _, end = consumer.get_watermark_offsets(partition, timeout=TIMEOUT_S)
+        end = self._end(consumer, partition)
         while self._offset(consumer, partition) < end:
             if time.monotonic() - self._looked_at > TIMEOUT_S:
                 raise KafkaException(f"{self._topic}: not read to its end in {TIMEOUT_S:.0f} s")
@@ -101,6 +109,17 @@ class SchemaLog:
         )
         self._consumer.assign([TopicPartition(self._topic, 0, OFFSET_BEGINNING)])
         return self._consumer
+
+    def _end(self, consumer: Any, partition: TopicPartition) -> int:
+        """Waits for a leader: a new topic, or one whose broker went away, has none for a moment."""
+        while True:
+            try:
+                return int(consumer.get_watermark_offsets(partition, timeout=TIMEOUT_S)[1])
+            except KafkaException as error:
+                late = time.monotonic() - self._looked_at > TIMEOUT_S
+                if late or error.args[0].code() not in NO_LEADER:
+                    raise
+                time.sleep(0.02)
 
     @staticmethod
     def _offset(consumer: Any, partition: TopicPartition) -> int:
