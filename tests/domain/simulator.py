@@ -228,7 +228,8 @@ class Bank:
 
     def tick(self, place: tuple[str, int]) -> bool:
         """A tick for what is due in this partition, if anything is."""
-        passed = sorted(key for key in self.due[place] if due_at_ms(key) <= self.now_ms)
+        limit = f"{DUE}{self.now_ms + 1:013d}"  # keys sort by time
+        passed = sorted([key for key in self.due[place] if key < limit])
         if not passed:
             return False
         tick = Tick(due=tuple(passed[: self.chance.choice((1, 3, TICK_LIMIT))]))
@@ -270,14 +271,13 @@ class Bank:
             if self.step():
                 continue
             waiting = [
-                due_at_ms(key)
+                min(due)
                 for due in self.due.values()
-                for key in due
-                if until_ms is not None or f"/{FORGET}/" not in key
+                if due and (until_ms is not None or min(due).find(f"/{FORGET}/") < 0)
             ]
             if not waiting:
                 return
-            self.now_ms = max(self.now_ms, min(waiting))
+            self.now_ms = max(self.now_ms, due_at_ms(min(waiting)))
             for place in self.due:
                 self.tick(place)
         raise Broken("it never comes to rest")
