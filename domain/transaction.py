@@ -229,7 +229,7 @@ def _order(command: CreateTransaction, at_ms: int) -> Order:
         privileged=command.privileged,
         rail=_rail(command),
         created_ms=at_ms,
-        deadline_ms=at_ms + command.deadline_s * 1000,
+        deadline_ms=at_ms + max(0, min(command.deadline_s, DEADLINE_LIMIT_S)) * 1000,
     )
 
 
@@ -247,6 +247,8 @@ def _rail(command: CreateTransaction) -> Rail:
 
 
 def _invalid(command: CreateTransaction) -> Reason | None:
+    if not command.transaction_id or {".", "/"} & set(command.transaction_id):
+        return Reason.INVALID_COMMAND  # they part the ids that are made of it
     if not is_currency(command.currency):
         return Reason.CURRENCY_UNKNOWN
     if not is_amount(command.amount_minor):

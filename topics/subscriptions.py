@@ -168,8 +168,8 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
     # a payment through the rail, and its refund
     _on(PaymentRequested, RAIL, ORDER),
     _on(PaymentProcessed, ACCOUNT, DESTINATION, _is_transfer),
-    _on(PaymentProcessed, ACCOUNT, SOURCE, _is_withdrawal),
     _on(PaymentProcessed, TRANSACTION, ORDER, _is_withdrawal),
+    _on(PaymentProcessed, ACCOUNT, SOURCE, _is_withdrawal),
     _on(PaymentFailed, ACCOUNT, SOURCE),
     _on(RefundRequested, RAIL, ORDER),
     _on(RefundProcessed, ACCOUNT, SOURCE),

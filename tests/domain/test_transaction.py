@@ -64,7 +64,9 @@ def test_a_withdrawal_leaves_by_the_rail_whatever_was_asked_for() -> None:
         (withdrawal(1, destination_account_id="bob"), Reason.INVALID_COMMAND),
         (transfer(1, deadline_s=0), Reason.INVALID_COMMAND),
         (transfer(1, deadline_s=10**9), Reason.INVALID_COMMAND),
+        (transfer(1, deadline_s=2**63 - 1), Reason.INVALID_COMMAND),
         (transfer(1, owner_id=""), Reason.INVALID_COMMAND),
+        (transfer(1, transaction_id="u.t1"), Reason.INVALID_COMMAND),
     ],
 )
 def test_an_order_that_makes_no_sense_fails_at_once(
@@ -73,6 +75,7 @@ def test_an_order_that_makes_no_sense_fails_at_once(
     (said,) = then(TRANSACTION, [], command)
     assert isinstance(said, TransactionFailed)
     assert said.reason is reason
+    assert said.order.deadline_ms < 2**63
     assert then(TRANSACTION, [said], command) == []
 
 

@@ -1,0 +1,106 @@
+"""What each way of a transaction costs, counted, and that docs/saga.md says so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from domain.payment import RailOutcome
+from domain.saga import Rail, TransactionCreated
+from tests.domain.scenario import FINAL, Scenario, bank, deposit, transfer, withdrawal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PAGE = Path(__file__).parents[2] / "docs" / "saga.md"
+
+
+def book(town: Scenario) -> None:
+    town.send(transfer(5))
+
+
+def rail(town: Scenario) -> None:
+    town.send(transfer(5, rail=Rail.EXTERNAL))
+
+
+def paid_in(town: Scenario) -> None:
+    town.send(deposit("bob", 5, transaction_id="t1"))
+
+
+def paid_out(town: Scenario) -> None:
+    town.send(withdrawal(5))
+
+
+def declined(town: Scenario) -> None:
+    town.send(transfer(200_000))
+
+
+def no_funds(town: Scenario) -> None:
+    town.send(transfer(50_001))
+
+
+def frozen_recipient(town: Scenario) -> None:
+    town.freeze("bob").run()
+    town.handled.clear()
+    book(town)
+
+
+def rail_says_no(town: Scenario) -> None:
+    town.rail = lambda _: [RailOutcome.DECLINED]
+    paid_out(town)
+
+
+def refunded(town: Scenario) -> None:
+    town.freeze("bob").run()
+    town.handled.clear()
+    rail(town)
+
+
+def cancelled(town: Scenario) -> None:
+    book(town)
+    town.run(until=TransactionCreated)
+    town.cancel()
+    town.queue.rotate(1)
+
+
+PATHS: dict[str, Callable[[Scenario], None]] = {
+    "transfer, book": book,
+    "transfer, rail": rail,
+    "deposit": paid_in,
+    "withdrawal": paid_out,
+    "declined by risk": declined,
+    "debit refused": no_funds,
+    "transfer, book: credit refused": frozen_recipient,
+    "withdrawal: rail declines": rail_says_no,
+    "transfer, rail: credit refused, refunded": refunded,
+    "cancelled before the debit": cancelled,
+}
+
+
+def counted(path: str) -> tuple[int, int]:
+    """Messages handled until the transaction's end is said, and in all; notification left out."""
+    town = bank()
+    PATHS[path](town)
+    until = 0
+    while town.queue:
+        town.deliver()
+        if not until and any(
+            isinstance(e, FINAL) and e.order.transaction_id == "t1" for e in town.said
+        ):
+            until = saga_messages(town)
+    return until, saga_messages(town)
+
+
+def saga_messages(town: Scenario) -> int:
+    return sum(1 for service, _ in town.handled if service != "notification")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_page_tells_what_a_path_costs(path: str) -> None:
+    until, in_all = counted(path)
+    row = re.search(rf"^\| {re.escape(path)} \|.*\| (\d+) \| (\d+) \|$", PAGE.read_text(), re.M)
+    assert row is not None, f"not in {PAGE.name}: {path}: {until}, {in_all}"
+    assert (int(row[1]), int(row[2])) == (until, in_all)
