@@ -151,10 +151,10 @@ class Bank:
             check_keys(decider, rows, message, at_ms)
         events, changes = handle(decider, rows, message, at_ms)
         for key, row in changes.items():
-            if row is None:
-                rows.pop(key, None)
-            else:
+            if row is not None:
                 rows[key] = row
+            elif rows.pop(key, None) is None:
+                raise Broken(f"{key} leaves the table and was not there")
             if key.startswith(DUE):
                 (self.due[place].discard if row is None else self.due[place].add)(key)
             elif key.startswith("account/"):
