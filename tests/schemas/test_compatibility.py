@@ -129,7 +129,9 @@ def samples(kind: Any) -> list[Any]:
         return [{str(n): value for n, value in enumerate(samples(kind["values"]))}]
     columns = {field["name"]: samples(field["type"]) for field in kind["fields"]}
     rows = max([len(column) for column in columns.values()], default=1)
-    return [{name: column[n % len(column)] for name, column in columns.items()} for n in range(rows)]
+    return [
+        {name: column[n % len(column)] for name, column in columns.items()} for n in range(rows)
+    ]
 
 
 def readable(writer: Any, reader: Any) -> bool:
