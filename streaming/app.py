@@ -147,20 +147,6 @@ class App(faust.App):
     def _new_producer_transport(self) -> Any:
         return self.transport
 
-    async def on_start(self) -> None:
-        if not self.tables:
-            topic = super().topic(
-                self.positions_topic,
-                partitions=self.conf.topic_partitions,
-                internal=True,
-                compacting=True,
-            )
-            self._positions = topic
-        await super().on_start()
-
-    async def on_first_start(self) -> None:
-        await super().on_first_start()
-
     async def _stop_consumer(self) -> None:
         if self._consumer is not None:
             await self._consumer.finish()  # the running transaction ends first

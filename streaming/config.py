@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,12 +58,21 @@ class DriverConfig:
             raise ValueError(
                 f"driver: session_timeout_s ({self.session_timeout_s}) must be 1 or more"
             )
+        for place in self.skip:
+            if not re.fullmatch(r".+-\d+@\d+", place):
+                raise ValueError(f"driver: skip {place!r} must be topic-partition@offset")
         if self.store not in {"memory", "rocksdb"}:
             raise ValueError(f"driver: store {self.store!r} is unknown; use memory or rocksdb")
         if self.store == "rocksdb" and self.state_dir is None:
             raise ValueError("driver: store rocksdb needs state_dir, the directory for its files")
         if self.batch_max < 1:
             raise ValueError(f"driver: batch_max ({self.batch_max}) must be 1 or more")
+
+    def crash_file(self, app_id: str) -> Path:
+        """Where a worker remembers what took it down."""
+        directory = self.state_dir or Path(tempfile.gettempdir()) / "streaming"
+        cluster = hashlib.sha256(self.bootstrap.encode()).hexdigest()[:8]
+        return directory / f"{app_id}.{self.instance}.{cluster}.crashes"
 
     def client(self, app_id: str) -> dict[str, Any]:
         """librdkafka settings that all clients of an app share."""

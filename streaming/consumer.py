@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections import defaultdict, deque
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Producer as KafkaProducer
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 from faust.types import TP
 from faust.types.transports import ConsumerT
 from mode import Service
@@ -36,6 +37,7 @@ from streaming.errors import (
     Misuse,
     Poison,
     RecordFailed,
+    Stuck,
     UnknownOutcome,
 )
 from streaming.positions import POSITION_KEY, Position, Topology, check_log, check_position
@@ -47,10 +49,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from streaming.context import Batch
+from streaming.crashes import Crashes
 
 log = logging.getLogger(__name__)
 
 UNKNOWN_COMMIT_S = 60.0  # how long a commit without an answer is asked for again
+OUTAGE_S = 180.0  # how long transactions may fail in a row before the process is started anew
+CRASHES = 3  # starts without a commit after which records are taken one by one
 
 
 @dataclass(slots=True)
@@ -79,10 +84,15 @@ class Careful:
 
     size: int
     until: dict[TP, int]
+    crashed: bool = False  # the process went down again and again: one record at a time, all along
 
 
 class CommitFailed(Exception):
     """A transaction could not be committed, and it is not known which record is the cause."""
+
+
+def _place(tp: TP, offset: int) -> str:
+    return f"{tp.topic}-{tp.partition}@{offset}"
 
 
 class Consumer(Service, ConsumerT):  # type: ignore[misc]
@@ -129,11 +139,20 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         self._careful: Careful | None = None
         self._group: Any = None
         self._failure_pause_s = 0.0
+        self._failing_since: float | None = None
+        self._tombstones_s: dict[str, float] = {}  # by changelog
+        self._given_up: dict[TP, set[int]] = {}  # offsets that an operator lets pass
+        for place in self.driver.skip:
+            name, _, offset = place.rpartition("@")
+            topic, _, number = name.rpartition("-")
+            self._given_up.setdefault(TP(topic, int(number)), set()).add(int(offset))
+        self._crashes = Crashes(self.driver.crash_file(self.app_id))
         self._last_poll = time.monotonic()
         self._ending = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._subscribed = False
+        self._first_assignment = True
         self._delivered_offsets: dict[tuple[str, int], int] = {}
         self.dead_letter_count = 0
 
@@ -163,6 +182,7 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
 
     async def on_stop(self) -> None:
         await self.finish()
+        self._crashes.survived()
         if self._assignment is not None:
             self._assignment.token.event.set()
         if self._consumer is not None:
@@ -184,7 +204,11 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
             return
         self._subscribed = True
         names = tuple(sorted(set(topics) & set(self.app.topics.acking_topics)))
-        self._topology = await self._call(self._find_topology, names)
+        try:
+            self._topology = await self._call(self._find_topology, names)
+        except Exception as exc:  # noqa: BLE001 - ends the process
+            self.app.fail_stop(exc)
+            return
         assert self._consumer is not None
         await self._call(
             lambda: self._consumer.subscribe(  # type: ignore[union-attr]
@@ -208,6 +232,8 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         from confluent_kafka import TopicCollection
 
         assert self._admin is not None
+        if not self.app.tables and sources:
+            self._create_positions_topic(sources[0])
         names = [*sources, *self.changelogs.values()]
         futures = self._admin.describe_topics(TopicCollection(names), request_timeout=30)
         counts, ids = {}, {}
@@ -218,6 +244,7 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
                 raise Inconsistent(f"{self.app_id}: topic {name}: {exc.args[0].str()}") from exc
             counts[name] = len(description.partitions)
             ids[name] = str(description.topic_id)
+        self._check_changelogs()
         if len(set(counts.values())) > 1:
             raise Inconsistent(
                 f"{self.app_id}: sources and changelogs must have the same number of partitions, they have {counts}"
@@ -230,6 +257,38 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
             topic_ids={name: ids[name] for name in sources},
             adopt=self.driver.adopt_topology,
         )
+
+    def _create_positions_topic(self, source: str) -> None:
+        """As many partitions as the sources have; nothing happens when it is there."""
+        assert self._admin is not None
+        metadata = self._admin.list_topics(timeout=30)
+        found = metadata.topics.get(source)
+        if found is None or self.app.positions_topic in metadata.topics:
+            return
+        new = NewTopic(
+            self.app.positions_topic, len(found.partitions), config={"cleanup.policy": "compact"}
+        )
+        try:
+            self._admin.create_topics([new])[new.topic].result(30)
+        except KafkaException as exc:
+            if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+
+    def _check_changelogs(self) -> None:
+        """A changelog that deletes loses state. Learns how long a deleted key's record is kept."""
+        assert self._admin is not None
+        asked = {
+            ConfigResource(ConfigResource.Type.TOPIC, name): name
+            for name in self.changelogs.values()
+        }
+        for resource, future in self._admin.describe_configs(list(asked)).items():
+            found, name = future.result(30), asked[resource]
+            if found["cleanup.policy"].value != "compact":
+                raise Inconsistent(
+                    f"{self.app_id}: {name} has cleanup.policy {found['cleanup.policy'].value}: state would be lost; "
+                    f"set it to compact"
+                )
+            self._tombstones_s[name] = int(found["delete.retention.ms"].value) / 1000
 
     # -- assignment: call-backs run in the Kafka thread, inside of poll -----------------------------
 
@@ -338,7 +397,14 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         for name, topic in self.changelogs.items():
             for partition in {tp.partition for tp in sources}:
                 stores[TP(topic, partition)] = self._store(name, partition)
-        count = restore(self.driver.client(self.app_id), admin, stores, assignment.token)
+        count = restore(
+            self.driver.client(self.app_id),
+            admin,
+            stores,
+            assignment.token,
+            self._tombstones_s,
+            self.driver.takeover_timeout_s,
+        )
         lows = log_ends(admin, sources, OffsetSpec.earliest())
         highs = log_ends(admin, sources, OffsetSpec.latest())
         for partition in sorted({tp.partition for tp in sources}):
@@ -380,10 +446,32 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         for tp, offset in assignment.offsets.items():
             self._buffers[tp] = deque()
             self._offsets[tp.partition][tp.topic] = offset
+        self._remember_crashes(assignment)
         self._consumer.assign(
             [TopicPartition(*tp, offset) for tp, offset in assignment.offsets.items()]
         )
         assignment.installed = True
+
+    def _remember_crashes(self, assignment: Assignment) -> None:
+        """Records that hung or killed this worker before are suspects; others are taken one by one."""
+        crashes = self._crashes
+        for place, tries in crashes.tries.items():
+            name, _, offset = place.rpartition("@")
+            topic, _, number = name.rpartition("-")
+            tp = TP(topic, int(number))
+            if int(offset) >= assignment.offsets.get(tp, sys.maxsize):
+                stopped = tries >= self.driver.attempts
+                now = time.monotonic()
+                self._suspects[tp] = Suspect(int(offset), tries, now, stopped)
+                log.critical("%s: %s took the worker down %d times%s", self.app_id, place, tries,
+                             ": its partition stops here" if stopped else "")  # fmt: skip
+        metrics.STOPPED.labels(self.app_id).set(sum(s.stopped for s in self._suspects.values()))
+        if crashes.starts >= CRASHES and self._first_assignment:
+            until = {tp: at + self.driver.batch_max for tp, at in assignment.offsets.items()}
+            self._careful = Careful(1, until, crashed=True)
+        if self._first_assignment and assignment.offsets:
+            self._first_assignment = False
+            crashes.begin()
 
     def holds(self, partition: int) -> bool:
         """True while this process is sure to own the partition number: assigned, restored, and polling."""
@@ -449,9 +537,11 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         self._flow()
         work = self._choose()
         if work:
-            if not consumer.memberid():
-                return {}  # not a member now: nothing could be committed
-            self._group = consumer.consumer_group_metadata()
+            group = consumer.consumer_group_metadata()
+            if not is_member(group):  # ejected, and not told yet: nothing could be committed
+                time.sleep(0.01)
+                return {}
+            self._group = group
         return work
 
     def _take_in(self, message: Any) -> None:
@@ -509,6 +599,8 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         suspect = self._suspects.get(tp)
         if suspect is None or buffer[0].offset() < suspect.offset:
             return True
+        if suspect.offset in self._given_up.get(tp, ()):
+            return True
         return not suspect.stopped and time.monotonic() >= suspect.retry_at
 
     def _choose(self) -> dict[TP, list[Any]]:
@@ -534,10 +626,15 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         """Records at the head of a buffer, up to a suspect."""
         buffer, suspect = self._buffers[tp], self._suspects.get(tp)
         head = [buffer[n] for n in range(min(count, len(buffer)))]
-        if suspect is None:
+        alone = {suspect.offset} if suspect is not None else set()
+        if tp in self._given_up:
+            alone |= self._given_up[tp]
+        if not alone:
             return head
-        before = [record for record in head if record.offset() < suspect.offset]
-        return before or head[:1]
+        for n, record in enumerate(head):
+            if record.offset() in alone:
+                return head[:n] or head[:1]
+        return head
 
     # -- one cycle --------------------------------------------------------------------------------
 
@@ -546,8 +643,15 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         cycle = Cycle(self.app, self._producer, self.driver.faults)
         self._producer.begin_transaction()
         self._fault("begun")
-        for tp, records in work.items():
-            cycle.add(tp, records, self._channels(cycle, tp, records))
+        if self._careful is not None and self._careful.crashed:
+            [(tp, [record])] = work.items()
+            self._crashes.works_on(_place(tp, record.offset()))
+        try:
+            for tp, records in work.items():
+                cycle.add(tp, records, self._channels(cycle, tp, records))
+        except KafkaException as exc:  # the dead letter can't be written
+            cycle.closed = True
+            return await self._roll_back(cycle, RecordFailed(tp, records[0].offset(), exc))
         # two round trips to the coordinator that overlap with the agents' work
         offsets = asyncio.ensure_future(self._call(self._send_offsets, cycle))
         error: BaseException | None = None
@@ -555,6 +659,10 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
             await cycle.run(self.driver.cycle_timeout_s)
         except (RecordFailed, KafkaException) as exc:
             error = exc
+        except Stuck:
+            at = [(b.tp, b.records[b.pos].offset()) for b in cycle.batches if b.pos is not None]
+            self._crashes.hung(_place(tp, offset) for tp, offset in at)
+            raise
         cycle.closed = True
         ended = time.perf_counter()
         try:
@@ -580,17 +688,14 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         record = records[0]
         suspect = self._suspects.get(tp)
         policy = self._policy(tp.topic)
-        given_up = f"{tp.topic}-{tp.partition}@{record.offset()}" in self.driver.skip
+        if record.offset() in self._given_up.get(tp, ()):
+            self._dead_letter(cycle, tp, record, "given up by an operator")
+            return []
         failed = suspect is not None and suspect.offset == record.offset()
-        if len(records) == 1 and failed:
+        if failed and policy.on_error == "dead-letter":
             assert suspect is not None
-            if given_up or (
-                policy.on_error == "dead-letter" and suspect.attempts >= self.driver.attempts
-            ):
-                reason = (
-                    "given up by an operator" if given_up else f"failed {suspect.attempts} times"
-                )
-                self._dead_letter(cycle, tp, record, reason)
+            if suspect.attempts >= self.driver.attempts:
+                self._dead_letter(cycle, tp, record, f"failed {suspect.attempts} times")
                 return []
         return list(self.app.topics.channels_of(tp))
 
@@ -753,11 +858,6 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
                 error = exc.args[0]
                 if error.txn_requires_abort() or error.fatal():
                     raise
-                if not error.retriable() and error.code() not in {
-                    KafkaError._CONFLICT,
-                    KafkaError._STATE,
-                }:
-                    raise
                 if time.monotonic() > deadline:
                     raise UnknownOutcome(
                         f"{self.app_id}: no answer to a commit: {error.str()}"
@@ -775,7 +875,7 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
                 next_offset = self._delivered_offsets[topic, task] + 1
                 table = self.app.tables.get(name)
                 if table is None:
-                    self._stores[name, task].apply((), position, next_offset)
+                    self._stores[name, task].apply((), position, next_offset, time.time())
                 else:
                     part = table.held[task]
                     part.merge(changes.get(part, []), position, next_offset)
@@ -785,7 +885,9 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
                 buffer.popleft()
             self._offsets[batch.partition][batch.tp.topic] = batch.next_offset
             self._settle(batch)
-        self._failure_pause_s = 0.0
+        self._failure_pause_s, self._failing_since = 0.0, None
+        if self._careful is None or not self._careful.crashed:
+            self._crashes.survived()
         records = sum(len(batch.records) for batch in cycle.batches)
         metrics.TRANSACTIONS.labels(self.app_id).inc()
         metrics.RECORDS.labels(self.app_id).inc(records)
@@ -798,12 +900,20 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         if suspect is not None and suspect.offset < batch.next_offset:
             del self._suspects[batch.tp]
             metrics.SUSPECTS.labels(self.app_id).set(len(self._suspects))
+        if self._crashes.tries:
+            self._crashes.passed(_place(batch.tp, batch.first))
         careful = self._careful
         if careful is not None and batch.tp in careful.until:
+            if not careful.crashed:
+                careful.size = min(2 * careful.size, self.driver.batch_max)
             if batch.next_offset >= careful.until[batch.tp]:
-                del careful.until[batch.tp]
-            if not careful.until:
-                self._careful = None
+                self._careful_without(batch.tp)
+
+    def _careful_without(self, tp: TP) -> None:
+        assert self._careful is not None
+        self._careful.until.pop(tp, None)
+        if not self._careful.until:
+            self._careful = None
 
     # -- when it fails ----------------------------------------------------------------------------
 
@@ -821,6 +931,9 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         cause = error.cause if isinstance(error, RecordFailed) else error
         if _passes(cause):
             self._failure_pause_s = min(max(0.05, self._failure_pause_s * 2), 2.0)
+            self._failing_since = self._failing_since or time.monotonic()
+            if time.monotonic() - self._failing_since > OUTAGE_S:
+                raise Stuck(f"{self.app_id}: no transaction for {OUTAGE_S} s: {cause}") from cause
             log.warning("%s: transaction aborted, all of it is tried again: %s", self.app_id, cause)
             return None
         return self._look_closer(cycle, cause)
@@ -855,9 +968,14 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
             self.driver.retry_backoff_max_s,
         )
         suspect.retry_at = time.monotonic() + (0.001 if suspect.attempts == 1 else pause)
-        where = f"{tp.topic}-{tp.partition}@{offset}"
-        may_pass = self._policy(tp.topic).on_error == "dead-letter" or where in self.driver.skip
-        if suspect.attempts >= self.driver.attempts and not may_pass:
+        where = _place(tp, offset)
+        if self._careful is not None:
+            self._careful_without(tp)
+        # a dead letter that can't be written is tried as often again
+        limit = self.driver.attempts
+        if self._policy(tp.topic).on_error == "dead-letter" or where in self.driver.skip:
+            limit *= 2
+        if suspect.attempts >= limit:
             suspect.stopped = True
             stopped = sum(s.stopped for s in self._suspects.values())
             metrics.STOPPED.labels(self.app_id).set(stopped)
@@ -942,6 +1060,18 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
 
     getmany = perform_seek = seek = seek_wait = highwater = _ours
     highwaters = earliest_offsets = _ours
+
+
+def is_member(metadata: bytes) -> bool:
+    """Whether a group's metadata, as librdkafka writes it, names a member of a generation.
+
+    The broker takes offsets with generation -1 into an empty group: they would pass by KIP-447's fence.
+    """
+    magic, generation, names = metadata[:7], metadata[7:11], metadata[11:]
+    if magic != b"CGMDv2:":
+        raise Misuse(f"this librdkafka writes its group metadata in another way: {metadata!r}")
+    _, member, _ = names.split(b"\0", 2)
+    return int.from_bytes(generation, sys.byteorder, signed=True) >= 0 and bool(member)
 
 
 def _transaction_broken(exc: BaseException) -> bool:

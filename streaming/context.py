@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from faust.events import Event
@@ -89,7 +90,13 @@ def current_batch() -> Batch | None:
     Raises Misuse in a task that outlived its transaction.
     """
     batch = _batch.get()
-    if batch is not None and batch.cycle.closed:
+    if batch is None:
+        return None
+    if get_ident() != batch.cycle.thread:
+        raise Misuse(
+            f"{batch} is worked on in another thread: let the thread answer, and send or write in the agent"
+        )
+    if batch.cycle.closed:
         raise Misuse(
             f"the transaction of {batch} is closed: work that an agent starts must be awaited by it before "
             f"it asks for the next record"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from streaming.context import Batch
@@ -33,6 +34,7 @@ class Cycle:
         self.batches: list[Batch] = []
         self.dirty: dict[TablePartition, None] = {}  # an ordered set
         self.sent = 0
+        self.thread = get_ident()
         self.closed = False
         self.positions: dict[int, bytes] = {}  # new position record by task, once committing
         self.put_aside: set[tuple[TP, int]] = set()

@@ -134,16 +134,27 @@ def log_ends(admin: AdminClient, tps: Sequence[TP], spec: OffsetSpec) -> dict[TP
 
 
 def restore(
-    config: Mapping[str, Any], admin: AdminClient, stores: Mapping[TP, Store], token: Token
+    config: Mapping[str, Any],
+    admin: AdminClient,
+    stores: Mapping[TP, Store],
+    token: Token,
+    tombstones_s: Mapping[str, float],
+    timeout_s: float,
 ) -> int:
     """Read each changelog into its store, from the store's offset to the log's end. Answers records read.
 
-    Blocking: run it in a thread. A store that is older than what compaction kept is read again from the start.
+    Blocking: run it in a thread. A store that may miss deletions, because compaction has forgotten them
+    (after `tombstones_s` of its topic), is read again from the start. Raises Inconsistent after `timeout_s`
+    without progress.
     """
     ends = log_ends(admin, list(stores), OffsetSpec.latest())
     starts = log_ends(admin, list(stores), OffsetSpec.earliest())
     for tp, store in stores.items():
         if store.next_offset and not starts[tp] <= store.next_offset <= ends[tp]:
+            store.clear()
+        old_s = time.time() - store.as_of_s
+        if 0 < store.next_offset < ends[tp] and old_s > tombstones_s[tp.topic] / 2:
+            log.warning("%s-%d: the local state is %.0f s old: read again", *tp, old_s)
             store.clear()
     left = {tp for tp, store in stores.items() if ends[tp] > max(store.next_offset, starts[tp])}
     if not left:
@@ -170,7 +181,7 @@ def restore(
         ]
     )
     try:
-        return _read(consumer, stores, ends, left, token)
+        return _read(consumer, stores, ends, left, token, timeout_s)
     finally:
         consumer.close()
 
@@ -181,16 +192,17 @@ def _read(
     ends: Mapping[TP, int],
     left: set[TP],
     token: Token,
+    timeout_s: float,
 ) -> int:
     count = 0
-    last_progress = time.monotonic()
+    last_progress = said = time.monotonic()
     while left:
         token.check()
         messages = consumer.consume(10_000, 0.05)
         count += len(messages)
         found: dict[TP, list[tuple[bytes, bytes | None]]] = {}
         positions: dict[TP, bytes] = {}
-        next_offsets: dict[TP, int] = {}
+        next_offsets: dict[TP, tuple[int, float]] = {}
         for message in messages:
             error = message.error()
             tp = TP(message.topic(), message.partition())
@@ -200,19 +212,28 @@ def _read(
                     positions[tp] = message.value()
                 else:
                     found.setdefault(tp, []).append((key, message.value()))
-                next_offsets[tp] = message.offset() + 1
+                next_offsets[tp] = message.offset() + 1, message.timestamp()[1] / 1000
             elif error.code() == KafkaError._PARTITION_EOF:
-                next_offsets[tp] = message.offset()
-            else:
+                next_offsets[tp] = message.offset(), time.time()
+            elif error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:
                 raise KafkaException(error)
-        for tp, next_offset in next_offsets.items():
-            stores[tp].apply(found.get(tp, ()), positions.get(tp), next_offset)
+            else:
+                log.warning("restore: %s", error)
+        for tp, (next_offset, as_of_s) in next_offsets.items():
+            stores[tp].apply(found.get(tp, ()), positions.get(tp), next_offset, as_of_s)
             if next_offset >= ends[tp]:
                 left.discard(tp)
-        if messages:
-            last_progress = time.monotonic()
-        elif time.monotonic() - last_progress > 5:
-            last_progress = time.monotonic()
+        now = time.monotonic()
+        if next_offsets:
+            last_progress = now
+        elif now - last_progress > timeout_s:
+            raise Inconsistent(
+                f"{sorted(left)} can't be read to the end after {timeout_s:.0f} s: a transaction of another "
+                f"producer is open there; find it with kafka-transactions.sh find-hanging --broker-id 1 and end it "
+                f"with kafka-transactions.sh abort"
+            )
+        elif now - max(said, last_progress) > 5:
+            said = now
             log.warning(
                 "restore waits for the end of %s (open transaction or broker away)", sorted(left)
             )

@@ -17,6 +17,7 @@ class Store(Protocol):
 
     next_offset: int  # the changelog's records below this are in the store
     position: bytes | None  # the last position record among them
+    as_of_s: float  # when the last of them was written, Unix time
 
     def get(self, key: bytes) -> bytes | None:
         """The committed value of a key."""
@@ -26,8 +27,9 @@ class Store(Protocol):
         changes: Iterable[tuple[bytes, bytes | None]],
         position: bytes | None,
         next_offset: int,
+        as_of_s: float,
     ) -> None:
-        """Take changes (None deletes), position and offset in at once, or none of them."""
+        """Take changes (None deletes), position, offset and time in at once, or none of them."""
 
     def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """All committed pairs whose key starts with `prefix`."""
@@ -43,12 +45,12 @@ class Store(Protocol):
 class MemoryStore:
     """A dict; restored from the changelog at each start."""
 
-    __slots__ = ("data", "next_offset", "position")
+    __slots__ = ("as_of_s", "data", "next_offset", "position")
 
     def __init__(self) -> None:
         self.data: dict[bytes, bytes] = {}
         self.position: bytes | None = None
-        self.next_offset = 0
+        self.next_offset, self.as_of_s = 0, 0.0
 
     def get(self, key: bytes) -> bytes | None:
         return self.data.get(key)
@@ -58,6 +60,7 @@ class MemoryStore:
         changes: Iterable[tuple[bytes, bytes | None]],
         position: bytes | None,
         next_offset: int,
+        as_of_s: float,
     ) -> None:
         data = self.data
         for key, value in changes:
@@ -67,7 +70,7 @@ class MemoryStore:
                 data[key] = value
         if position is not None:
             self.position = position
-        self.next_offset = next_offset
+        self.next_offset, self.as_of_s = next_offset, as_of_s
 
     def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         if not prefix:
@@ -79,7 +82,7 @@ class MemoryStore:
 
     def clear(self) -> None:
         self.data.clear()
-        self.position, self.next_offset = None, 0
+        self.position, self.next_offset, self.as_of_s = None, 0, 0.0
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -7,6 +7,7 @@ is read through `table.partition(n)`: committed data, only of partitions that th
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 import faust
@@ -86,7 +87,7 @@ class TablePartition:
         self, changes: list[tuple[bytes, bytes | None]], position: bytes, next_offset: int
     ) -> None:
         """The transaction is committed: its changes are state now. One synchronous step."""
-        self.store.apply(changes, position, next_offset)
+        self.store.apply(changes, position, next_offset, time.time())
         overlay, self.overlay = self.overlay, {}
         for key, value in overlay.items():
             if value is DELETED:

@@ -55,9 +55,7 @@ class App(streaming.App):
 
 def app(name: str, bootstrap: str, partitions: int = 1, instance: str = "0", **driver: Any) -> App:
     options = {"retry_backoff_s": 0.02, "retry_backoff_max_s": 0.1, "session_timeout_s": 6.0}
-    config = streaming.DriverConfig(
-        instance=instance, bootstrap=bootstrap, **{**options, **driver}
-    )
+    config = streaming.DriverConfig(instance=instance, bootstrap=bootstrap, **{**options, **driver})
     return App(name, driver=config, topic_partitions=partitions)
 
 
