@@ -190,6 +190,38 @@ def test_a_notification_is_requested_once() -> None:
     assert said.data["reason"] == "ACCOUNT_FROZEN"
 
 
+people = st.sampled_from(("ada", "bob", "carol"))
+
+
+@given(
+    st.lists(
+        st.tuples(people, people, st.integers(1, 60_000), st.sampled_from(saga.Rail)), max_size=12
+    ),
+    st.integers(1, 3),
+)
+def test_money_is_conserved_and_asked_often_is_asked_once(
+    orders: list[tuple[str, str, int, saga.Rail]], times: int
+) -> None:
+    """However often each message is heard, the balances are those of hearing it once."""
+    once, often = bank(), bank(times)
+    for town in (once, often):
+        for n, (source, destination, amount_minor, rail) in enumerate(orders):
+            command = transfer(
+                amount_minor,
+                transaction_id=f"t{n}",
+                source_account_id=source,
+                destination_account_id=destination,
+                owner_id=f"u-{source}",
+                privileged=True,
+                rail=rail,
+            )
+            town.send(command).run()
+        town.check()
+        assert sum(town.balances().values()) == 60_000
+    assert often.balances() == once.balances()
+    assert [type(event) for event in often.said] == [type(event) for event in once.said]
+
+
 def test_every_reason_has_its_test() -> None:
     tables = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     assert not [reason for reason in Reason if f"Reason.{reason}" not in tables]
