@@ -1,0 +1,210 @@
+"""Accounts over HTTP: open, list, read, freeze, unfreeze, close."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from domain.account import (
+    ACCOUNT,
+    AccountClosed,
+    AccountCommandRefused,
+    AccountFrozen,
+    AccountOpened,
+    AccountUnfrozen,
+    CloseAccount,
+    FreezeAccount,
+    OpenAccount,
+    Status,
+    UnfreezeAccount,
+    account_key,
+)
+from domain.saga import Reason
+from domain.user import account_of_key, accounts_of_key, user_key
+from gateway import auth, pages, views
+from gateway.answer import Answer, answer
+from gateway.errors import Problem, invalid, not_found
+from gateway.models import NewAccount
+from gateway.outcome import LOOK, identify, once, pursue, refused
+
+if TYPE_CHECKING:
+    from gateway.call import Call
+    from gateway.outcome import Identity, Look
+    from gateway.queries import Row
+    from gateway.waiting import Heard
+
+
+async def create(call: Call) -> Answer:
+    """202, or 201 with the account when the client waits for it."""
+    body = call.body
+    assert isinstance(body, NewAccount)
+    user_id = await _holder(call, body)
+    if body.overdraft_limits and not call.caller.privileged:
+        raise Problem("FORBIDDEN", "overdraft limits are for operators")
+
+    async def first(identity: Identity) -> Answer:
+        opening = _Opening(call, identity, body, user_id)
+        given = await pursue(call, identity, opening)
+        if given.status < 300:
+            call.gateway.owners.learn(identity.resource_id, user_id)
+        return given
+
+    return await once(call, identify(call), first)
+
+
+async def _holder(call: Call, body: NewAccount) -> str:
+    """Whose account it will be: the caller's, or that of the user whom an operator names."""
+    user_id = body.user_id
+    if user_id is None or user_id == call.caller.user_id:
+        return call.caller.user_id
+    if not call.caller.privileged:
+        raise Problem("FORBIDDEN", "you may open accounts for yourself alone")
+    if await call.gateway.queries.row("user", user_id, user_key(user_id)) is None:
+        raise invalid("/user_id", Reason.USER_NOT_FOUND, "is no user")
+    return user_id
+
+
+class _Opening:
+    """OpenAccount on its way."""
+
+    service = "account"
+
+    def __init__(self, call: Call, identity: Identity, body: NewAccount, user_id: str) -> None:
+        self.call, self.identity = call, identity
+        self.key = self.aggregate_id = identity.resource_id
+        self.location = f"/api/accounts/{self.key}"
+        self.named = {"account_id": self.key}
+        self.command = OpenAccount(
+            account_id=self.key,
+            user_id=user_id,
+            name=body.name or "",
+            currencies=tuple(body.currencies),
+            overdraft_limits=dict(body.overdraft_limits or {}),
+            actor_id=call.caller.user_id,
+            request_hash=identity.request_hash,
+        )
+
+    def heard(self, heard: Heard) -> Answer | None:
+        event = heard.event
+        if not heard.answers(self.identity.command_id):
+            return None
+        if isinstance(event, AccountCommandRefused):
+            return refused(self.call, event.reason, self.named)
+        if not isinstance(event, AccountOpened):
+            return None
+        row = ACCOUNT.evolve({}, event)[account_key(self.key)]
+        self.call.gateway.queries.saw("account", account_key(self.key), event.version)
+        return answer(views.account(views.plain(row)), 201)
+
+    async def looked(self) -> Answer | None:
+        row = await read(self.call, self.key)
+        if row is None:
+            return None
+        if row["request_hash"] != self.identity.request_hash:
+            return refused(self.call, Reason.IDEMPOTENCY_MISMATCH, self.named)
+        return answer(views.account(row), 201)
+
+
+class Management(NamedTuple):
+    """A command that changes an account's status, what it says, and the status then."""
+
+    command: type[FreezeAccount] | type[UnfreezeAccount] | type[CloseAccount]
+    event: type[AccountFrozen] | type[AccountUnfrozen] | type[AccountClosed]
+    status: Status
+
+
+FREEZE = Management(FreezeAccount, AccountFrozen, Status.FROZEN)
+UNFREEZE = Management(UnfreezeAccount, AccountUnfrozen, Status.OPEN)
+CLOSE = Management(CloseAccount, AccountClosed, Status.CLOSED)
+
+
+async def freeze(call: Call) -> Answer:
+    return await _manage(call, FREEZE)
+
+
+async def unfreeze(call: Call) -> Answer:
+    return await _manage(call, UNFREEZE)
+
+
+async def close(call: Call) -> Answer:
+    """The owner closes, or an operator."""
+    return await _manage(call, CLOSE)
+
+
+async def _manage(call: Call, management: Management) -> Answer:
+    """202, or 200 with the account when the client waits; 422 with why not."""
+    account_id = call.names["account_id"]
+    owner_id = await call.gateway.owners.of(account_id)
+    if owner_id is None or not (call.caller.may(auth.FREEZERS) or owner_id == call.caller.user_id):
+        raise not_found("no such account, or not yet")
+
+    async def first(identity: Identity) -> Answer:
+        return await pursue(call, identity, _Managed(call, identity, account_id, management))
+
+    return await once(call, identify(call), first)
+
+
+class _Managed:
+    """A change of status on its way."""
+
+    service = "account"
+
+    def __init__(
+        self, call: Call, identity: Identity, account_id: str, management: Management
+    ) -> None:
+        self.call, self.identity, self.management = call, identity, management
+        self.key = self.aggregate_id = account_id
+        self.location = f"/api/accounts/{account_id}"
+        self.named = {"account_id": account_id}
+        self.command = management.command(account_id=account_id, actor_id=call.caller.user_id)
+
+    def heard(self, heard: Heard) -> Answer | Look | None:
+        event = heard.event
+        if not heard.answers(self.identity.command_id):
+            return None
+        if isinstance(event, AccountCommandRefused):
+            return refused(self.call, event.reason, self.named)
+        if isinstance(event, self.management.event):
+            self.call.gateway.queries.saw("account", account_key(self.key), event.version)
+            return LOOK
+        return None
+
+    async def looked(self) -> Answer | None:
+        row = await read(self.call, self.key)
+        if row is None or row["status"] != self.management.status:
+            return None
+        return answer(views.account(row))
+
+
+async def read(call: Call, account_id: str) -> Row | None:
+    return await call.gateway.queries.row("account", account_id, account_key(account_id))
+
+
+async def get(call: Call) -> Answer:
+    row = await read(call, call.names["account_id"])
+    if row is None or not (
+        row["user_id"] == call.caller.user_id or call.caller.may(auth.STAFF_READS)
+    ):
+        raise not_found("no such account, or not yet")
+    call.gateway.owners.learn(row["account_id"], row["user_id"])
+    return answer(views.picked(views.account(row), call.query.get("fields")))
+
+
+async def listing(call: Call) -> Answer:
+    """In the order of their opening. Staff may ask for those of another user."""
+    user_id = await pages.user_of(call)
+    queries, limit = call.gateway.queries, pages.limit_of(call)
+    head = await queries.row("user", user_id, accounts_of_key(user_id), versioned=False)
+    count = head["accounts"] if head else 0
+    start = pages.place_of(call, count) if call.query.get("cursor") else 0
+    end = min(start + limit, count)
+    keys = [account_of_key(user_id, number) for number in range(start, end)]
+    entries = await queries.rows("user", queries.partition(user_id), keys)
+    ids = [entry["account_id"] for key in keys if (entry := entries[key]) is not None]
+    rows = await queries.gather("account", ((one, account_key(one)) for one in ids))
+    status = call.query.get("status")
+    items: list[Any] = [
+        views.picked(views.account(row), call.query.get("fields"))
+        for one in ids
+        if (row := rows.get(account_key(one))) is not None and status in (None, row["status"])
+    ]
+    return answer({"items": items, "next_cursor": pages.cursor(end) if end < count else None})

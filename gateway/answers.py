@@ -1,0 +1,163 @@
+"""What the gateway answers, as the OpenAPI document describes it. Tests hold real answers to it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Shown(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class FieldProblem(Shown):
+    pointer: str = Field(description="JSON pointer (RFC 6901) into the body")
+    code: str
+    detail: str
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457. Some problems name the resource too, such as `transaction_id`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str = Field(description="stable; the list stands in this document")
+    trace_id: str
+    errors: list[FieldProblem] | None = None
+
+
+class Accepted(BaseModel):
+    """The command is with the broker. The id of the resource stands beside `status`."""
+
+    status: Literal["pending"]
+
+
+class Tokens(Shown):
+    access_token: str
+    refresh_token: str
+    token_type: Literal["Bearer"]
+    expires_in: int = Field(description="seconds")
+    user_id: str
+
+
+class User(Shown):
+    user_id: str
+    email: str
+    name: str
+    roles: list[str]
+    version: int
+    created_at: str
+    updated_at: str
+
+
+class AccountBalance(Shown):
+    currency: str
+    amount: int = Field(description="minor units")
+    available: int
+    held: int
+    overdraft_limit: int
+
+
+class Account(Shown):
+    account_id: str
+    user_id: str
+    name: str
+    status: Literal["open", "frozen", "closed"]
+    balances: list[AccountBalance]
+    version: int
+    created_at: str
+    updated_at: str
+
+
+class MovedBalance(Shown):
+    account_id: str
+    currency: str
+    before: int
+    after: int
+
+
+class Transaction(Shown):
+    transaction_id: str
+    type: Literal["transfer", "deposit", "withdrawal"]
+    status: Literal["pending", "completed", "failed", "cancelled"]
+    reason: str | None
+    amount: int
+    currency: str
+    source_account_id: str | None
+    destination_account_id: str | None
+    description: str | None
+    reference: str | None
+    metadata: dict[str, str]
+    review_id: str | None
+    balances: list[MovedBalance] = Field(description="of accounts that the caller may see")
+    version: int
+    created_at: str
+    completed_at: str | None
+
+
+class TraceStep(Shown):
+    step: str
+    service: str
+    outcome: str
+    at: str
+
+
+class Trace(Shown):
+    transaction_id: str
+    steps: list[TraceStep]
+
+
+class Review(Shown):
+    review_id: str
+    transaction_id: str
+    user_id: str
+    status: Literal["open", "approved", "declined", "withdrawn"]
+    score: int
+    rules: list[str]
+    type: str
+    amount: int
+    currency: str
+    source_account_id: str | None
+    destination_account_id: str | None
+    note: str | None
+    decided_by: str | None
+    version: int
+    created_at: str
+    decided_at: str | None
+
+
+class Blacklisted(Shown):
+    kind: Literal["user", "account"]
+    value: str
+    note: str | None
+    added_at: str
+
+
+class Removed(Shown):
+    kind: str
+    value: str
+    removed: bool
+
+
+class Transactions(Shown):
+    items: list[Transaction]
+    next_cursor: str | None
+
+
+class Accounts(Shown):
+    items: list[Account]
+    next_cursor: str | None
+
+
+class Reviews(Shown):
+    items: list[Review]
+    next_cursor: str | None
+
+
+class Blacklist(Shown):
+    items: list[Blacklisted]
+    next_cursor: str | None

@@ -1,0 +1,29 @@
+"""One request as a handler sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.auth import Caller
+from gateway.headers import NOTHING, Prefer, Trace
+from gateway.models import Body
+from gateway.services import Gateway
+
+
+@dataclass(slots=True)
+class Call:
+    """Who asks for what, and the parts of the gateway to answer with."""
+
+    gateway: Gateway
+    caller: Caller
+    trace: Trace
+    path: str
+    route: str  # method and pattern, as in the table of routes
+    names: Mapping[str, str]  # what the pattern's variables stand for
+    query: Mapping[str, str]
+    body: Body | None = None
+    raw_body: Any = None  # the body as it came, for its fingerprint
+    prefer: Prefer = NOTHING
+    idempotency_key: str | None = None

@@ -1,0 +1,192 @@
+"""Commands out: an idempotent producer, and 202 only after the broker has acknowledged.
+
+    send --produce--> librdkafka --acks=all--> broker
+         <-- future, resolved in batches <-- polling thread <--
+
+A record that is not acknowledged within TIMEOUT_S ends in a Problem 503, which means 'not known to
+be accepted'. At most WAITING_LIMIT records are under way; beyond it a caller is sent away at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaException, Producer
+from prometheus_client import Counter, Gauge, Histogram
+
+from gateway.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from schemas.codec import Codec
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 5.0
+WAITING_LIMIT = 20_000
+SETTINGS: Mapping[str, Any] = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "linger.ms": 2,
+    "partitioner": "murmur2_random",  # every client in any language finds the same partition
+    "compression.type": "lz4",
+    "delivery.timeout.ms": int(TIMEOUT_S * 1000),
+    "request.timeout.ms": int(TIMEOUT_S * 1000) - 1000,
+    "socket.timeout.ms": int(TIMEOUT_S * 1000),
+    "reconnect.backoff.max.ms": 1000,
+    "retry.backoff.ms": 20,
+    "queue.buffering.max.messages": 2 * WAITING_LIMIT,
+}
+
+SENT = Counter("streambank_gateway_commands_total", "Commands handed to the broker", ["outcome"])
+ACK_S = Histogram(
+    "streambank_gateway_ack_seconds",
+    "From handing a command over to the broker's acknowledgement",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+UNDER_WAY = Gauge("streambank_gateway_commands_under_way", "Commands not acknowledged yet")
+_ACKED, _FAILED, _REFUSED = (SENT.labels(name) for name in ("acknowledged", "failed", "refused"))
+
+
+class Commands:
+    """The producer of one process; `start` and `close` it on its event loop."""
+
+    def __init__(self, kafka: Mapping[str, str], prefix: str, codec: Codec) -> None:
+        self._kafka = dict(kafka)
+        self._prefix = prefix
+        self._codec = codec
+        self._types: dict[type, tuple[str, bytes]] = {}
+        self._under_way = 0
+        self._done: list[tuple[asyncio.Future[None], Any]] = []
+        self._stopping = threading.Event()
+        self._broken = False
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._producer = self._new_producer()
+        self._thread = threading.Thread(target=self._poll, name="commands", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._thread.join(TIMEOUT_S + 1)
+
+    def _new_producer(self) -> Producer:
+        return Producer({**SETTINGS, **self._kafka, "error_cb": self._on_error})
+
+    @property
+    def under_way(self) -> int:
+        return self._under_way
+
+    async def send(
+        self,
+        service: str,
+        key: str,
+        command: Any,
+        *,
+        command_id: str,
+        traceparent: str,
+        actor_id: str,
+    ) -> None:
+        """Put a command into `<service>.inbox`; returns when the broker has it. Problem 503 else."""
+        if self._under_way >= WAITING_LIMIT:
+            _REFUSED.inc()
+            raise Problem("OVERLOADED", headers={"Retry-After": "1"})
+        topic, kind = self._type(service, command)
+        now = time.time()
+        raw_id, actor = command_id.encode(), actor_id.encode()
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", raw_id),
+            ("ce_source", b"/gateway"),
+            ("ce_type", kind),
+            ("ce_time", _rfc3339(now)),
+            ("content-type", b"application/avro"),
+            ("traceparent", traceparent.encode()),
+            ("correlation_id", raw_id),
+            ("actor", actor),
+            ("user_id", actor),
+        ]
+        future: asyncio.Future[None] = self._loop.create_future()
+        done = self._done
+
+        def delivered(error: Any, _message: Any) -> None:
+            done.append((future, error))
+
+        value = self._codec.encode(command)
+        try:
+            self._producer.produce(
+                topic, value, key.encode(), headers=headers, on_delivery=delivered
+            )
+        except (BufferError, KafkaException) as exc:
+            _REFUSED.inc()
+            log.warning("a command could not be handed over: %s", exc)
+            raise Problem("OVERLOADED", headers={"Retry-After": "1"}) from exc
+        self._under_way += 1
+        started = time.perf_counter()
+        await future
+        ACK_S.observe(time.perf_counter() - started)
+
+    def _type(self, service: str, command: Any) -> tuple[str, bytes]:
+        kind = type(command)
+        known = self._types.get(kind)
+        if known is None:
+            name = f"streambank.{service}.{kind.__name__}".encode()
+            known = self._types[kind] = (f"{self._prefix}{service}.inbox", name)
+        return known
+
+    def _poll(self) -> None:
+        """The polling thread: acknowledgements go to the event loop once for each poll."""
+        deadline: float | None = None
+        while deadline is None or (self._under_way and time.monotonic() < deadline):
+            if deadline is None and self._stopping.is_set():
+                deadline = time.monotonic() + TIMEOUT_S
+            self._producer.poll(0.05)
+            if self._broken:
+                self._replace()
+            if self._done:
+                batch, self._done[:] = self._done[:], []
+                try:
+                    self._loop.call_soon_threadsafe(self._resolve, batch)
+                except RuntimeError:  # the loop is closed: nobody waits
+                    return
+
+    def _resolve(self, batch: list[tuple[asyncio.Future[None], Any]]) -> None:
+        self._under_way -= len(batch)
+        UNDER_WAY.set(self._under_way)
+        for future, error in batch:
+            if error is None:
+                _ACKED.inc()
+                if not future.done():
+                    future.set_result(None)
+                continue
+            _FAILED.inc()
+            log.warning("a command was not acknowledged: %s", error)
+            if not future.done():
+                problem = Problem("BROKER_UNAVAILABLE", headers={"Retry-After": "2"})
+                future.set_exception(problem)
+
+    def _on_error(self, error: Any) -> None:
+        self._broken = self._broken or bool(error.fatal())
+        log.warning("producer: %s", error)
+
+    def _replace(self) -> None:
+        """A producer that failed for good answers what it holds with errors, and a new one goes on."""
+        broken, self._producer = self._producer, self._new_producer()
+        self._broken = False
+        broken.purge()
+        broken.poll(0)
+
+
+def _rfc3339(seconds: float) -> bytes:
+    whole = int(seconds)
+    at = time.gmtime(whole)
+    return (
+        f"{at[0]:04d}-{at[1]:02d}-{at[2]:02d}T{at[3]:02d}:{at[4]:02d}:{at[5]:02d}"
+        f".{int((seconds - whole) * 1000):03d}Z"
+    ).encode()

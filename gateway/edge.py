@@ -1,0 +1,287 @@
+"""The edge: from HTTP to a handler's Call and back, the same for every route.
+
+    trace --> token --> rate limit --> role --> key --> body --> handler --> answer | problem
+
+All that goes wrong becomes a problem document here; a bug is logged whole and answered with 500 and
+the trace id, nothing else.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import re
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from prometheus_client import Counter, Histogram
+
+import logs
+from domain.user import Role
+from gateway import auth
+from gateway.answer import Answer, problem_answer
+from gateway.call import Call
+from gateway.errors import Problem
+from gateway.headers import NOTHING, prefer_of, trace_of
+from gateway.idempotency import key_of
+from gateway.models import Body, Empty, parsed, validated
+from gateway.routes import BODY_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gateway.auth import Caller
+    from gateway.headers import Trace
+    from gateway.routes import Route
+    from gateway.services import Gateway
+
+log = logging.getLogger(__name__)
+
+GZIP_FROM_BYTES = 1024
+REQUEST_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
+TRACE = "trace"
+SECURITY = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+HSTS = "max-age=31536000; includeSubDomains"
+EXPOSED = (
+    "ETag, Idempotent-Replayed, Location, Preference-Applied, RateLimit, RateLimit-Policy, "
+    "Retry-After, X-Request-Id, traceparent"
+)
+
+REQUESTS = Counter("streambank_http_requests_total", "Requests", ["method", "route", "status"])
+LATENCY_S = Histogram(
+    "streambank_http_request_seconds",
+    "Latency",
+    ["method", "route"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10, 30),
+)
+ERRORS = Counter("streambank_http_errors_total", "Problems answered", ["code"])
+LIMITED = Counter("streambank_http_limited_total", "Requests over the rate limit", ["route"])
+
+
+def endpoint(gateway: Gateway, route: Route) -> Callable[[web.Request], Awaitable[Any]]:
+    """The aiohttp handler of a route."""
+    latency = LATENCY_S.labels(route.method, route.path)
+    counts: dict[int, Any] = {}
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        started = time.perf_counter()
+        trace = request[TRACE]
+        limits: dict[str, str] = {}
+        try:
+            call = await _call(gateway, route, request, trace, limits)
+            if route.streams:
+                response: web.StreamResponse = await route.handler(call, request)
+            else:
+                response = respond(await route.handler(call), request, trace)
+        except Problem as problem:
+            ERRORS.labels(problem.code).inc()
+            response = respond(
+                problem_answer(problem, request.path, trace.trace_id), request, trace
+            )
+        if limits and not response.prepared:
+            response.headers.update(limits)
+        seconds = time.perf_counter() - started
+        latency.observe(seconds)
+        count = counts.get(response.status)
+        if count is None:
+            labels = (route.method, route.path, str(response.status))
+            count = counts[response.status] = REQUESTS.labels(*labels)
+        count.inc()
+        if log.isEnabledFor(logging.INFO):
+            _log(route, response.status, seconds)
+        return response
+
+    return handle
+
+
+def _log(route: Route, status: int, seconds: float) -> None:
+    level = logging.WARNING if status >= 500 else logging.INFO
+    extra = {"route": route.name, "status": status, "ms": round(seconds * 1000, 1)}
+    log.log(level, "%s %d", route.name, status, extra=extra)
+
+
+async def _call(
+    gateway: Gateway,
+    route: Route,
+    request: web.Request,
+    trace: Trace,
+    limits: dict[str, str],
+) -> Call:
+    headers = request.headers
+    caller = _caller(gateway, route, request, limits)
+    logs.context.set(
+        logs.Context(service="gateway", trace_id=trace.trace_id, user_id=caller.user_id or None)
+    )
+    call = Call(
+        gateway=gateway,
+        caller=caller,
+        trace=trace,
+        path=request.path,
+        route=route.name,
+        names=request.match_info,
+        query=request.query,
+        prefer=prefer_of(headers.get("Prefer")) if route.command else NOTHING,
+    )
+    if route.body is not None:
+        call.idempotency_key = key_of(headers.get("Idempotency-Key"))
+        if route.money and call.idempotency_key is None:
+            raise Problem("IDEMPOTENCY_KEY_MISSING")
+        call.raw_body = await _raw_body(route, route.body, request)
+        call.body = validated(route.body, call.raw_body)
+    return call
+
+
+def _caller(gateway: Gateway, route: Route, request: web.Request, limits: dict[str, str]) -> Caller:
+    """Who calls. 401, 403, or 429: those whose token is no good count against their address too."""
+    caller, refusal = auth.NOBODY, None
+    if route.roles is not None:
+        try:
+            caller = gateway.tokens.caller(request.headers.get("Authorization"))
+        except Problem as problem:
+            refusal = problem
+    limited = gateway.limiter is not None and route.path.startswith("/api/")
+    if limited and Role.SERVICE not in caller.roles:
+        _limit(gateway, route, request, limits)
+    if refusal is not None:
+        raise refusal
+    if route.roles is not None and not caller.may(route.roles):
+        raise Problem("FORBIDDEN")
+    return caller
+
+
+def _limit(gateway: Gateway, route: Route, request: web.Request, limits: dict[str, str]) -> None:
+    limiter = gateway.limiter
+    assert limiter is not None
+    verdict = limiter.take((request.remote, route.name), time.monotonic())
+    limits["RateLimit-Policy"] = f'"default";q={limiter.limit};w={limiter.window_s:.0f}'
+    limits["RateLimit"] = f'"default";r={verdict.remaining};t={verdict.full_s:.0f}'
+    if not verdict.allowed:
+        LIMITED.labels(route.path).inc()
+        raise Problem("RATE_LIMITED", headers={"Retry-After": str(int(verdict.retry_s) + 1)})
+
+
+async def _raw_body(route: Route, model: type[Body], request: web.Request) -> Any:
+    length = request.content_length
+    if length is not None and length > BODY_BYTES:
+        raise Problem("BODY_TOO_LARGE", f"at most {BODY_BYTES} bytes")
+    try:
+        data = await request.read()
+    except web.HTTPRequestEntityTooLarge as exc:
+        raise Problem("BODY_TOO_LARGE", f"at most {BODY_BYTES} bytes") from exc
+    if not data and model is Empty:
+        return {}
+    if not data and route.body_in_query:
+        return dict(request.query)
+    if "Content-Type" in request.headers and not _is_json(request.content_type):
+        raise Problem("UNSUPPORTED_MEDIA_TYPE", f"it is {request.content_type[:100]}")
+    return parsed(data)
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type == "application/json" or content_type.endswith("+json")
+
+
+def respond(given: Answer, request: web.Request, trace: Trace) -> web.Response:
+    """An answer as HTTP: traced, compressed where it pays, 304 where the client has it."""
+    headers = {**SECURITY, **given.headers, "traceparent": trace.traceparent}
+    headers["X-Request-Id"] = request_id(request)
+    etag = given.headers.get("ETag")
+    if etag and request.method == "GET":
+        headers["Cache-Control"] = "no-cache"
+        if etag in request.headers.get("If-None-Match", ""):
+            return web.Response(status=304, headers=headers)
+    body = given.body
+    if given.status != 204:
+        headers["Content-Type"] = given.content_type
+    if len(body) >= GZIP_FROM_BYTES:
+        headers["Vary"] = "Accept-Encoding"
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            body = gzip.compress(body, 5)
+            headers["Content-Encoding"] = "gzip"
+    return web.Response(status=given.status, body=body or None, headers=headers)
+
+
+def request_id(request: web.Request) -> str:
+    """The client's X-Request-Id, if it can be given back; else one of ours."""
+    given = request.headers.get("X-Request-Id")
+    if given is not None and REQUEST_ID.match(given):
+        return given
+    known = request.get("request_id")
+    if known is None:
+        known = request["request_id"] = uuid.uuid4().hex
+    return str(known)
+
+
+def outermost(gateway: Gateway) -> Any:
+    """What stands around all routes, and answers for those that do not exist."""
+    origins = frozenset(gateway.settings.cors_origins)
+    tls = bool(gateway.settings.tls_certificate)
+
+    @web.middleware
+    async def edge(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        trace = request[TRACE] = trace_of(request.headers.get("traceparent"))
+        origin = request.headers.get("Origin")
+        allowed = origin if origin is not None and origin in origins else None
+        try:
+            if allowed and request.method == "OPTIONS":
+                response: web.StreamResponse = respond(Answer(204), request, trace)
+                response.headers.update(_preflight())
+            else:
+                response = await handler(request)
+        except web.HTTPException as exc:
+            response = respond(_http_problem(exc, request, trace), request, trace)
+        except Exception as exc:
+            ERRORS.labels("INTERNAL").inc()
+            log.exception("a request failed")
+            problem = problem_answer(Problem("INTERNAL"), request.path, trace.trace_id)
+            raise _as_exception(respond(problem, request, trace)) from exc
+        if not response.prepared:
+            if allowed:
+                response.headers["Access-Control-Allow-Origin"] = allowed
+                response.headers["Access-Control-Expose-Headers"] = EXPOSED
+                response.headers.add("Vary", "Origin")
+            if tls:
+                response.headers["Strict-Transport-Security"] = HSTS
+        return response
+
+    return edge
+
+
+def _as_exception(response: web.Response) -> web.HTTPException:
+    exc = web.HTTPInternalServerError(headers=response.headers)
+    exc.body = response.body
+    return exc
+
+
+def _preflight() -> dict[str, str]:
+    return {
+        "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE",
+        "Access-Control-Allow-Headers": (
+            "Authorization, Content-Type, Idempotency-Key, Prefer, X-Request-Id, traceparent, "
+            "If-None-Match"
+        ),
+        "Access-Control-Max-Age": "600",
+    }
+
+
+def _http_problem(exc: web.HTTPException, request: web.Request, trace: Trace) -> Answer:
+    """What aiohttp itself says no to, in our words."""
+    codes = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "BODY_TOO_LARGE"}
+    code = codes.get(exc.status, "BAD_REQUEST")
+    headers = {}
+    if isinstance(exc, web.HTTPMethodNotAllowed):
+        headers["Allow"] = ", ".join(sorted(exc.allowed_methods))
+    REQUESTS.labels(request.method if code != "BAD_REQUEST" else "-", "-", str(exc.status)).inc()
+    ERRORS.labels(code).inc()
+    return problem_answer(Problem(code, headers=headers), request.path, trace.trace_id)

@@ -1,0 +1,136 @@
+"""Problems: every error that a client sees, as `application/problem+json` (RFC 9457).
+
+A code is stable: clients branch on it, and `CODES` is the list that the documents show. `detail`
+is for people and may change. Nothing else of what went wrong leaves the process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from domain.saga import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MEDIA_TYPE = "application/problem+json"
+
+# code -> (status, title)
+CODES: dict[str, tuple[int, str]] = {
+    "MALFORMED_JSON": (400, "The body is not JSON"),
+    "DUPLICATE_MEMBER": (400, "A member's name appears twice in one object"),
+    "IDEMPOTENCY_KEY_MISSING": (400, "This route needs an Idempotency-Key header"),
+    "IDEMPOTENCY_KEY_INVALID": (400, "The Idempotency-Key can't be used"),
+    "BAD_QUERY": (400, "A query parameter can't be used"),
+    "BAD_REQUEST": (400, "The request can't be read"),
+    "UNAUTHENTICATED": (401, "A valid access token is needed"),
+    "INVALID_CREDENTIALS": (401, "E-mail or password is wrong"),
+    "FORBIDDEN": (403, "Your role does not allow this"),
+    "NOT_FOUND": (404, "There is no such thing here"),
+    "METHOD_NOT_ALLOWED": (405, "This path has no such method"),
+    "IDEMPOTENCY_IN_PROGRESS": (409, "The first request with this key is still being answered"),
+    "EMAIL_TAKEN": (409, "This e-mail address has a user already"),
+    "BODY_TOO_LARGE": (413, "The body is too large"),
+    "UNSUPPORTED_MEDIA_TYPE": (415, "The body must be application/json"),
+    "INVALID_BODY": (422, "Something in the body is not valid"),
+    "IDEMPOTENCY_MISMATCH": (422, "This key was used with another body"),
+    "RATE_LIMITED": (429, "Too many requests"),
+    "INTERNAL": (500, "Something went wrong here"),
+    "BROKER_UNAVAILABLE": (503, "Not known to be accepted: repeat with the same key"),
+    "OVERLOADED": (503, "Too much is waiting here: repeat with the same key"),
+    "STATE_UNAVAILABLE": (503, "The data asked for is moving between workers: ask again"),
+}
+# what a service refused or how a transaction failed: 422, save where the table above says otherwise
+TITLES: dict[Reason, str] = {
+    Reason.ACCOUNT_CLOSED: "The account is closed",
+    Reason.ACCOUNT_FROZEN: "The account is frozen",
+    Reason.ACCOUNT_NOT_FOUND: "There is no such account",
+    Reason.BALANCE_LIMIT: "The balance would pass its limit",
+    Reason.BALANCE_NOT_ZERO: "The account still holds or owes money",
+    Reason.BLACKLISTED: "Someone who takes part is on the blacklist",
+    Reason.CANCELLED: "The transaction was cancelled before money moved",
+    Reason.CURRENCY_NOT_HELD: "The account does not hold this currency",
+    Reason.CURRENCY_UNKNOWN: "This is no ISO 4217 currency",
+    Reason.DAILY_LIMIT: "The daily limit would be passed",
+    Reason.DEADLINE_PASSED: "The transaction could not be carried out in time",
+    Reason.INSUFFICIENT_FUNDS: "There is not enough money on the account",
+    Reason.INVALID_COMMAND: "The service could not accept this",
+    Reason.IN_FLIGHT: "Money is still under way",
+    Reason.NOT_OWNER: "The account belongs to someone else",
+    Reason.NOT_SUSPENDED: "Nothing is suspended here",
+    Reason.PAYMENT_DECLINED: "The payment rail declined",
+    Reason.REVIEW_DECIDED: "The review is decided already",
+    Reason.REVIEW_DECLINED: "The review was declined",
+    Reason.REVIEW_EXPIRED: "Nobody decided the review in time",
+    Reason.REVIEW_NOT_FOUND: "There is no such review",
+    Reason.RISK_DECLINED: "Declined by the risk rules",
+    Reason.TOO_LATE: "Money has moved: it is too late to cancel",
+    Reason.TRANSACTION_NOT_FOUND: "There is no such transaction",
+    Reason.USER_NOT_FOUND: "There is no such user",
+}
+CODES.update({reason.value: (422, title) for reason, title in TITLES.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldError:
+    """One thing wrong with a body: `pointer` is a JSON pointer (RFC 6901) to it."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class Problem(Exception):
+    """An answer that is an error. `members` are extra members, such as the id of what failed."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str = "",
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.status, self.title = CODES[code]
+        self.detail = detail or self.title
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+        self.members = dict(members or {})
+
+    def body(self, instance: str, trace_id: str) -> dict[str, Any]:
+        """The members of the problem document."""
+        document: dict[str, Any] = {
+            "type": f"/docs#{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "instance": instance,
+            "code": self.code,
+            "trace_id": trace_id,
+            **self.members,
+        }
+        if self.status == 422:
+            document["errors"] = [
+                {"pointer": error.pointer, "code": error.code, "detail": error.detail}
+                for error in self.errors
+            ]
+        return document
+
+
+def not_found(detail: str = "") -> Problem:
+    """404, for what does not exist, what is not yours, and what no service has read yet."""
+    return Problem("NOT_FOUND", detail, headers={"Retry-After": "1"})
+
+
+def invalid(pointer: str, code: str, detail: str) -> Problem:
+    """422 for one member of the body; a code that stands in `CODES` is the problem's own too."""
+    error = FieldError(pointer=pointer, code=code, detail=detail)
+    return Problem(code if code in CODES else "INVALID_BODY", detail, errors=(error,))
+
+
+def state_unavailable(detail: str) -> Problem:
+    return Problem("STATE_UNAVAILABLE", detail, headers={"Retry-After": "1"})

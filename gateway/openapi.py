@@ -1,0 +1,152 @@
+"""The OpenAPI 3.1 document, made from the table of routes and the models of bodies and answers."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from pydantic.json_schema import models_json_schema
+
+from gateway import answers
+from gateway.errors import CODES, MEDIA_TYPE
+from gateway.models import Empty
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pydantic import BaseModel
+
+    from gateway.routes import Route
+
+VERSION = "1"
+VARIABLE = re.compile(r"\{(\w+)\}")
+ABOUT = """Money moves through commands: a POST answers 202 once the broker has it, or waits for
+the outcome with `Prefer: wait=N`. Amounts are integers in minor units of their currency."""
+
+
+def document(routes: Iterable[Route]) -> dict[str, Any]:
+    routes = tuple(routes)
+    names, schemas = _schemas(routes)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, names)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Streambank", "version": VERSION, "description": ABOUT},
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+            },
+        },
+        "x-error-codes": {
+            code: {"status": status, "title": title} for code, (status, title) in CODES.items()
+        },
+    }
+
+
+def _schemas(routes: Iterable[Route]) -> tuple[dict[type, str], dict[str, Any]]:
+    """Every model's schema under its name."""
+    bodies = {route.body for route in routes if route.body is not None}
+    shown = {model for route in routes for model in route.answers.values() if model is not None}
+    models = sorted(bodies | shown | {answers.ProblemDocument}, key=lambda model: model.__name__)
+    refs, found = models_json_schema(
+        [(model, "validation") for model in models],
+        ref_template="#/components/schemas/{model}",
+    )
+    names = {model: str(refs[model, "validation"]["$ref"]) for model in models}
+    return names, found["$defs"]
+
+
+def _operation(route: Route, names: dict[type, str]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": route.about,
+        "operationId": _operation_id(route),
+        "tags": [route.tag],
+        "parameters": _parameters(route),
+        "responses": _responses(route, names),
+    }
+    if route.roles is None:
+        operation["security"] = []
+    else:
+        operation["security"] = [{"bearer": []}]
+        operation["x-roles"] = sorted(route.roles)
+    if route.body is not None:
+        operation["requestBody"] = {
+            "required": route.body is not Empty and not route.body_in_query,
+            "content": {"application/json": {"schema": {"$ref": names[route.body]}}},
+        }
+    return operation
+
+
+def _operation_id(route: Route) -> str:
+    parts = [part.strip("{}") for part in route.path.removeprefix("/api").strip("/").split("/")]
+    return re.sub(r"\W", "_", "_".join([route.method.lower(), *parts]))
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    text = {"type": "string"}
+    found = [
+        {"name": name, "in": "path", "required": True, "schema": text}
+        for name in VARIABLE.findall(route.path)
+    ]
+    for name, about in route.query.items():
+        schema = {"type": "integer", "minimum": 1, "maximum": 200} if name == "limit" else text
+        found.append({"name": name, "in": "query", "description": about, "schema": schema})
+    if route.command:
+        found.append(
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": route.money,
+                "description": "the same key and body: the same command, however often",
+                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            }
+        )
+        found.append(
+            {
+                "name": "Prefer",
+                "in": "header",
+                "description": "`wait=N`: answer with the outcome, or after N seconds (30 at most)",
+                "schema": {"type": "string", "examples": ["wait=10"]},
+            }
+        )
+    return found
+
+
+def _responses(route: Route, names: dict[type, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for status, model in sorted(route.answers.items()):
+        found[str(status)] = {"description": "accepted" if status == 202 else "success"}
+        if model is not None:
+            found[str(status)]["content"] = {"application/json": {"schema": _ref(model, names)}}
+    problem = {
+        "description": "a problem; `x-error-codes` lists the codes",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": names[answers.ProblemDocument]}}},
+    }
+    for status in _problems(route):
+        found[str(status)] = problem
+    return found
+
+
+def _problems(route: Route) -> list[int]:
+    if not route.path.startswith("/api/") or route.path == "/api/openapi.json":
+        return []
+    found = [429, 503]
+    if route.roles is not None:
+        found += [401, 403]
+    if VARIABLE.search(route.path):
+        found += [404]
+    if route.query:
+        found += [400]
+    if route.body is not None:
+        found += [400, 413, 415, 422]
+    if route.command:
+        found += [409]
+    return sorted(set(found))
+
+
+def _ref(model: type[BaseModel], names: dict[type, str]) -> dict[str, str]:
+    return {"$ref": names[model]}

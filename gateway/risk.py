@@ -1,0 +1,226 @@
+"""Risk over HTTP: the queue of reviews, a person's word on one, the blacklist."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from domain.risk import (
+    AddToBlacklist,
+    BlacklistEntryAdded,
+    BlacklistEntryRemoved,
+    BlacklistKind,
+    DecideReview,
+    RemoveFromBlacklist,
+    ReviewDecided,
+    ReviewStatus,
+    RiskCommandRefused,
+    blacklist_key,
+    review_key,
+)
+from gateway import pages, views
+from gateway.answer import Answer, answer
+from gateway.errors import Problem, not_found
+from gateway.models import BlacklistEntry, BlacklistRemoval, ReviewDecision
+from gateway.outcome import LOOK, identify, once, pursue, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.call import Call
+    from gateway.outcome import Identity, Look
+    from gateway.queries import Row
+    from gateway.waiting import Heard
+
+READS = 10  # questions to one worker for one page of a filtered list
+
+
+async def reviews(call: Call) -> Answer:
+    """One partition after another, each in the order of its keys. `?status=open` and the like."""
+    status = call.query.get("status")
+    if status is not None and status not in set(ReviewStatus):
+        raise Problem("BAD_QUERY", f"status is one of {', '.join(ReviewStatus)}")
+    partition, after = _start(call)
+    partitions = range(partition, call.gateway.queries.partitions)
+    return await _page(
+        call,
+        partitions,
+        "review/",
+        after,
+        views.review,
+        lambda row: status in (None, row["status"]),
+    )
+
+
+async def review(call: Call) -> Answer:
+    row = await _review(call, call.names["review_id"])
+    if row is None:
+        raise not_found("no such review, or not yet")
+    return answer(views.picked(views.review(row), call.query.get("fields")))
+
+
+async def blacklist(call: Call) -> Answer:
+    """All partitions hold the whole blacklist: the first one answers."""
+    _, after = _start(call)
+    kind = call.query.get("kind")
+    if kind is not None and kind not in set(BlacklistKind):
+        raise Problem("BAD_QUERY", f"kind is one of {', '.join(BlacklistKind)}")
+    prefix = f"blacklist/{kind}/" if kind else "blacklist/"
+    return await _page(call, range(1), prefix, after, views.blacklisted, lambda _: True)
+
+
+def _start(call: Call) -> tuple[int, str]:
+    """Where a list goes on: partition and the last key that was seen there."""
+    partition, _, after = (pages.text_of(call) or "0:").partition(":")
+    if not (partition.isascii() and partition.isdecimal()):
+        raise Problem("BAD_QUERY", "the cursor is none of this list's")
+    return int(partition[:6]), after
+
+
+async def _page(
+    call: Call,
+    partitions: range,
+    prefix: str,
+    after: str,
+    view: Callable[[Row], dict[str, Any]],
+    wanted: Callable[[Row], bool],
+) -> Answer:
+    """A page of rows that partitions list one after another; short when few of many are wanted."""
+    queries, limit = call.gateway.queries, pages.limit_of(call)
+    items: list[Any] = []
+    reads = 0
+    for partition in partitions:
+        while True:
+            if reads == READS or len(items) >= limit:
+                place = pages.cursor(f"{partition}:{after}")
+                return answer({"items": items, "next_cursor": place})
+            reads += 1
+            asked = limit - len(items)
+            rows, following = await queries.listed("risk", partition, prefix, after, asked)
+            items += [
+                views.picked(view(row), call.query.get("fields")) for _, row in rows if wanted(row)
+            ]
+            if following is None:
+                break
+            after = following
+        after = ""
+    return answer({"items": items, "next_cursor": None})
+
+
+async def decide(call: Call) -> Answer:
+    """202, or 200 with the review when the client waits; 422 REVIEW_DECIDED."""
+    body = call.body
+    assert isinstance(body, ReviewDecision)
+    review_id = call.names["review_id"]
+    if await _review(call, review_id) is None:
+        raise not_found("no such review, or not yet")
+
+    async def first(identity: Identity) -> Answer:
+        return await pursue(call, identity, _Deciding(call, identity, review_id, body))
+
+    return await once(call, identify(call), first)
+
+
+class _Deciding:
+    """DecideReview on its way."""
+
+    service = "risk"
+
+    def __init__(
+        self, call: Call, identity: Identity, review_id: str, body: ReviewDecision
+    ) -> None:
+        self.call, self.identity = call, identity
+        self.key = review_id.split(".")[0]
+        self.aggregate_id = review_id
+        self.location = f"/api/risk/reviews/{review_id}"
+        self.named = {"review_id": review_id}
+        approve = body.decision == "approve"
+        self.status = ReviewStatus.APPROVED if approve else ReviewStatus.DECLINED
+        self.command = DecideReview(
+            review_id=review_id,
+            approve=approve,
+            deadline_s=call.gateway.settings.transaction_deadline_s,
+            actor_id=call.caller.user_id,
+            note=body.note or "",
+        )
+
+    def heard(self, heard: Heard) -> Answer | Look | None:
+        if not heard.answers(self.identity.command_id):
+            return None
+        if isinstance(heard.event, RiskCommandRefused):
+            return refused(self.call, heard.event.reason, self.named)
+        return LOOK if isinstance(heard.event, ReviewDecided) else None
+
+    async def looked(self) -> Answer | None:
+        row = await _review(self.call, self.aggregate_id)
+        if row is None or row["status"] != self.status:
+            return None
+        if row["actor_id"] != self.call.caller.user_id:
+            return None
+        return answer(views.review(row))
+
+
+async def _review(call: Call, review_id: str) -> Row | None:
+    owner_id = review_id.split(".")[0]
+    return await call.gateway.queries.row("risk", owner_id, review_key(review_id))
+
+
+async def add(call: Call) -> Answer:
+    """202, or 201 with the entry: from then on no order of this user or account passes."""
+    body = call.body
+    assert isinstance(body, BlacklistEntry)
+    command = AddToBlacklist(
+        kind=BlacklistKind(body.kind),
+        value=body.value,
+        note=body.note or "",
+        actor_id=call.caller.user_id,
+    )
+
+    async def first(identity: Identity) -> Answer:
+        return await pursue(call, identity, _Listing(call, identity, command))
+
+    return await once(call, identify(call), first)
+
+
+async def remove(call: Call) -> Answer:
+    """202, or 200 when the client waits. The entry stands in the body or in the query."""
+    body = call.body
+    assert isinstance(body, BlacklistRemoval)
+    command = RemoveFromBlacklist(
+        kind=BlacklistKind(body.kind), value=body.value, actor_id=call.caller.user_id
+    )
+
+    async def first(identity: Identity) -> Answer:
+        return await pursue(call, identity, _Listing(call, identity, command))
+
+    return await once(call, identify(call), first)
+
+
+class _Listing:
+    """A change of the blacklist on its way."""
+
+    service = "risk"
+    location = "/api/risk/blacklist"
+
+    def __init__(
+        self, call: Call, identity: Identity, command: AddToBlacklist | RemoveFromBlacklist
+    ) -> None:
+        self.call, self.identity, self.command = call, identity, command
+        self.key = self.aggregate_id = command.value
+        self.named = {"kind": str(command.kind), "value": command.value}
+        self.adds = isinstance(command, AddToBlacklist)
+
+    def heard(self, heard: Heard) -> Answer | Look | None:
+        if not heard.answers(self.identity.command_id):
+            return None
+        said = isinstance(heard.event, BlacklistEntryAdded | BlacklistEntryRemoved)
+        return LOOK if said else None
+
+    async def looked(self) -> Answer | None:
+        """Once the first partition, which the list is read from, knows."""
+        key = blacklist_key(self.command.kind, self.command.value)
+        row = (await self.call.gateway.queries.rows("risk", 0, (key,)))[key]
+        if (row is not None) is not self.adds:
+            return None
+        if row is None:
+            return answer({**self.named, "removed": True})
+        return answer(views.blacklisted(row), 201)

@@ -1,0 +1,248 @@
+"""Every route on one page. Who may call it, what it takes and answers: the router, the check of
+roles and the OpenAPI document are all made from this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from domain.user import Role
+from gateway import (
+    accounts,
+    answers,
+    auth,
+    documents,
+    models,
+    operations,
+    risk,
+    transactions,
+    users,
+)
+
+Handler: TypeAlias = Callable[..., Awaitable[Any]]
+BODY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One route. `roles` None: no token is needed. `answers`: what a success looks like by status."""
+
+    method: str
+    path: str
+    handler: Handler
+    about: str
+    roles: frozenset[Role] | None = auth.ALL
+    body: type[models.Body] | None = None
+    answers: Mapping[int, type[Any] | None] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    command: bool = False  # sends a command: takes Prefer and Idempotency-Key, may answer 202
+    money: bool = False  # the Idempotency-Key is required
+    streams: bool = False  # the handler writes the response itself
+    body_in_query: bool = False  # without a body the query is read as one
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def tag(self) -> str:
+        parts = self.path.strip("/").split("/")
+        return parts[1] if parts[0] == "api" and len(parts) > 1 else "operations"
+
+
+PAGE = {"limit": "items of one page, 1 to 200", "cursor": "where to go on: `next_cursor`"}
+FIELDS = {"fields": "members to answer, separated by commas"}
+OF_USER = {"user_id": "for staff: whose"}
+
+
+def _get(path: str, handler: Handler, about: str, model: type[Any] | None, **more: Any) -> Route:
+    return Route(
+        method="GET", path=path, handler=handler, about=about, answers={200: model}, **more
+    )
+
+
+def _command(
+    path: str,
+    handler: Handler,
+    about: str,
+    body: type[models.Body],
+    answer: Mapping[int, type[Any]],
+    **more: Any,
+) -> Route:
+    given: dict[int, type[Any] | None] = {**answer, 202: answers.Accepted}
+    more = {"method": "POST", "command": True, **more}
+    return Route(path=path, handler=handler, about=about, body=body, answers=given, **more)
+
+
+def _login(path: str, handler: Handler, about: str, body: type[models.Body], **more: Any) -> Route:
+    more = {"answers": {200: answers.Tokens}, **more}
+    return Route(
+        method="POST", path=path, handler=handler, about=about, body=body, roles=None, **more
+    )
+
+
+def _public(path: str, handler: Handler, about: str) -> Route:
+    return _get(path, handler, about, None, roles=None)
+
+
+USER = "/api/users/{user_id}"
+ACCOUNT = "/api/accounts/{account_id}"
+TRANSACTION = "/api/transactions/{transaction_id}"
+REVIEW = "/api/risk/reviews/{review_id}"
+BLACKLIST = "/api/risk/blacklist"
+CREATED_USER = {201: answers.User}
+CREATED_ACCOUNT = {201: answers.Account}
+CHANGED_ACCOUNT = {200: answers.Account}
+
+ROUTES: tuple[Route, ...] = (
+    _command(
+        "/api/users",
+        users.register,
+        "Register",
+        models.Registration,
+        CREATED_USER,
+        roles=None,
+    ),
+    _login("/api/auth/login", users.login, "Log in", models.Login),
+    _login("/api/auth/refresh", users.refresh, "New tokens", models.RefreshToken),
+    _login("/api/auth/logout", users.logout, "Log out", models.RefreshToken, answers={204: None}),
+    _get(USER, users.get, "One user", answers.User, query=FIELDS),
+    _command(
+        f"{USER}/roles",
+        users.set_roles,
+        "Set a user's roles",
+        models.Roles,
+        {200: answers.User},
+        roles=auth.ADMINS,
+    ),
+    _command(
+        "/api/accounts", accounts.create, "Open an account", models.NewAccount, CREATED_ACCOUNT
+    ),
+    _get(
+        "/api/accounts",
+        accounts.listing,
+        "Accounts, in the order of their opening",
+        answers.Accounts,
+        query={**PAGE, **FIELDS, **OF_USER, "status": "open, frozen or closed"},
+    ),
+    _get(ACCOUNT, accounts.get, "One account", answers.Account, query=FIELDS),
+    _command(
+        f"{ACCOUNT}/freeze",
+        accounts.freeze,
+        "Let nothing move",
+        models.Empty,
+        CHANGED_ACCOUNT,
+        roles=auth.FREEZERS,
+    ),
+    _command(
+        f"{ACCOUNT}/unfreeze",
+        accounts.unfreeze,
+        "Let money move again",
+        models.Empty,
+        CHANGED_ACCOUNT,
+        roles=auth.FREEZERS,
+    ),
+    _command(f"{ACCOUNT}/close", accounts.close, "Close for good", models.Empty, CHANGED_ACCOUNT),
+    _command(
+        "/api/transactions",
+        transactions.create,
+        "Order a movement of money",
+        models.NewTransaction,
+        {201: answers.Transaction},
+        money=True,
+    ),
+    _get(
+        "/api/transactions",
+        transactions.listing,
+        "Transactions of the owner of the money, the newest first",
+        answers.Transactions,
+        query={
+            **PAGE,
+            **FIELDS,
+            **OF_USER,
+            "status": "pending, completed, failed or cancelled",
+            "type": "transfer, deposit or withdrawal",
+            "currency": "ISO 4217 code",
+            "account_id": "source or destination",
+        },
+    ),
+    _get(TRANSACTION, transactions.get, "One transaction", answers.Transaction, query=FIELDS),
+    _get(f"{TRANSACTION}/trace", transactions.trace, "Its steps", answers.Trace),
+    _get(
+        f"{TRANSACTION}/events",
+        transactions.events,
+        "Server-sent events until it is final",
+        None,
+        streams=True,
+    ),
+    _command(
+        f"{TRANSACTION}/cancel",
+        transactions.cancel,
+        "Cancel before money moves",
+        models.Empty,
+        {200: answers.Transaction},
+    ),
+    _get(
+        "/api/risk/reviews",
+        risk.reviews,
+        "Reviews",
+        answers.Reviews,
+        roles=auth.RISK_READS,
+        query={**PAGE, **FIELDS, "status": "open, approved, declined or withdrawn"},
+    ),
+    _get(REVIEW, risk.review, "One review", answers.Review, roles=auth.RISK_READS, query=FIELDS),
+    _command(
+        f"{REVIEW}/decision",
+        risk.decide,
+        "Approve or decline",
+        models.ReviewDecision,
+        {200: answers.Review},
+        roles=auth.RISK_WORD,
+    ),
+    _get(
+        BLACKLIST,
+        risk.blacklist,
+        "The blacklist",
+        answers.Blacklist,
+        roles=auth.RISK_READS,
+        query={**PAGE, **FIELDS, "kind": "user or account"},
+    ),
+    _command(
+        BLACKLIST,
+        risk.add,
+        "Add to the blacklist",
+        models.BlacklistEntry,
+        {201: answers.Blacklisted},
+        roles=auth.RISK_WORD,
+    ),
+    _command(
+        BLACKLIST,
+        risk.remove,
+        "Take off the blacklist",
+        models.BlacklistRemoval,
+        {200: answers.Removed},
+        method="DELETE",
+        roles=auth.RISK_WORD,
+        query={"kind": "user or account", "value": "its id"},
+        body_in_query=True,
+    ),
+    _public("/subjects", documents.registry, "Subjects of the schema registry"),
+    _public("/subjects/{subject}/versions", documents.registry, "Versions of a subject"),
+    _public("/subjects/{subject}/versions/{version}", documents.registry, "One version"),
+    _public(
+        "/subjects/{subject}/versions/{version}/schema", documents.registry, "Its schema alone"
+    ),
+    _public("/schemas/types", documents.registry, "Kinds of schemas: AVRO"),
+    _public("/schemas/ids/{schema_id}", documents.registry, "The schema of an id"),
+    _public("/schemas/ids/{schema_id}/schema", documents.registry, "Its text alone"),
+    _public("/schemas/ids/{schema_id}/subjects", documents.registry, "Its subjects"),
+    _public("/schemas/ids/{schema_id}/versions", documents.registry, "Its versions"),
+    _public("/health", operations.health, "The process lives"),
+    _public("/readiness", operations.readiness, "It can serve"),
+    _public("/metrics", operations.metrics, "Prometheus metrics"),
+    _public("/api/openapi.json", documents.openapi, "This document"),
+    _public("/docs", documents.page, "The document to read"),
+    _public("/docs/{asset}", documents.asset, "What that page needs"),
+)

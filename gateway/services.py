@@ -1,0 +1,80 @@
+"""The parts of one gateway process, and how they start and stop."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from domain.account import account_key
+from gateway.auth import Tokens
+from gateway.commands import Commands
+from gateway.idempotency import Idempotency
+from gateway.operations import Readiness
+from gateway.passwords import ROUNDS, Passwords
+from gateway.queries import Queries
+from gateway.waiting import Waiting
+from resilience.limiter import Limiter
+from schemas.codec import Codec
+
+if TYPE_CHECKING:
+    from settings import Settings
+
+OWNERS = 200_000  # accounts whose owner is remembered
+
+
+class Gateway:
+    """What the handlers work with. `password_rounds`: bcrypt's cost, less in tests."""
+
+    def __init__(self, settings: Settings, password_rounds: int = ROUNDS) -> None:
+        self.settings = settings
+        self.codec = Codec()
+        self.commands = Commands(settings.kafka, settings.prefix, self.codec)
+        self.queries = Queries(
+            settings.kafka, settings.prefix, settings.partitions, settings.internal_token
+        )
+        self.waiting = Waiting(settings.kafka, settings.prefix, self.codec)
+        self.tokens = Tokens(settings.jwt_secret, settings.access_token_s)
+        self.passwords = Passwords(rounds=password_rounds)
+        self.idempotency = Idempotency()
+        self.owners = AccountOwners(self.queries)
+        self.readiness = Readiness(self)
+        self.limiter = Limiter() if settings.rate_limit or settings.production else None
+
+    def start(self) -> None:
+        self.queries.start()
+        self.commands.start()
+        self.waiting.start()
+
+    async def close(self) -> None:
+        self.waiting.close()
+        self.commands.close()
+        await self.queries.close()
+        self.passwords.close()
+
+
+class AccountOwners:
+    """Who owns an account. An account never changes hands, so what was read once stays true."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+        self._known: OrderedDict[str, str] = OrderedDict()
+
+    async def of(self, account_id: str) -> str | None:
+        """The user_id of the owner; None when there is no such account."""
+        owner = self._known.get(account_id)
+        if owner is not None:
+            return owner
+        row = await self._queries.row("account", account_id, account_key(account_id))
+        if row is None:
+            return None
+        self.learn(account_id, row["user_id"])
+        return str(row["user_id"])
+
+    def known(self, account_id: str) -> str | None:
+        """The owner if it was asked for before."""
+        return self._known.get(account_id)
+
+    def learn(self, account_id: str, user_id: str) -> None:
+        self._known[account_id] = user_id
+        if len(self._known) > OWNERS:
+            self._known.popitem(last=False)

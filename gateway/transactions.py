@@ -1,0 +1,312 @@
+"""Transactions over HTTP: order, list, read, follow, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiohttp import web
+
+from domain.risk import listed_key, owner_key
+from domain.saga import (
+    Rail,
+    Reason,
+    TransactionCancelled,
+    TransactionCompleted,
+    TransactionCreated,
+    TransactionFailed,
+    TransactionType,
+)
+from domain.transaction import (
+    TRANSACTION,
+    CancelTransaction,
+    CreateTransaction,
+    Status,
+    TransactionCommandRefused,
+    transaction_key,
+)
+from gateway import auth, pages, views
+from gateway.answer import Answer, answer
+from gateway.errors import Problem, invalid, not_found
+from gateway.models import NewTransaction
+from gateway.outcome import LOOK, identify, once, pursue, refused
+
+if TYPE_CHECKING:
+    from domain.decider import Row as DomainRow
+    from gateway.call import Call
+    from gateway.outcome import Identity, Look
+    from gateway.queries import Row
+    from gateway.waiting import Heard
+
+FINAL = (TransactionCompleted, TransactionFailed, TransactionCancelled)
+HEARTBEAT_S = 10.0
+LOOK_S = 1.0
+SCAN = 1_000  # rows that one page of a filtered list looks at
+
+
+async def create(call: Call) -> Answer:
+    """202, or 201 with the transaction when the client waits for its end."""
+    body = call.body
+    assert isinstance(body, NewTransaction)
+    owner_id = await _owner(call, body)
+
+    async def first(identity: Identity) -> Answer:
+        return await pursue(call, identity, _Creation(call, identity, body, owner_id))
+
+    return await once(call, identify(call), first)
+
+
+async def _owner(call: Call, body: NewTransaction) -> str:
+    """Who owns the money that is to move. What is not the caller's looks like what is not there."""
+    privileged = call.caller.privileged
+    if body.type == "deposit" and not privileged:
+        raise Problem("FORBIDDEN", "deposits are for operators")
+    member = "destination_account_id" if body.type == "deposit" else "source_account_id"
+    owner_id = await call.gateway.owners.of(getattr(body, member))
+    if owner_id is None or not (privileged or owner_id == call.caller.user_id):
+        detail = "is no account of yours" if not privileged else "is no account"
+        raise invalid(f"/{member}", Reason.ACCOUNT_NOT_FOUND, detail)
+    return owner_id
+
+
+class _Creation:
+    """CreateTransaction on its way. The same fold as the service's makes the answer's row."""
+
+    service = "transaction"
+
+    def __init__(self, call: Call, identity: Identity, body: NewTransaction, owner_id: str) -> None:
+        self.call, self.identity = call, identity
+        self.key = self.aggregate_id = identity.resource_id
+        self.location = f"/api/transactions/{self.key}"
+        self.named = {"transaction_id": self.key}
+        self.rows: dict[str, DomainRow] = {}
+        self.command = CreateTransaction(
+            transaction_id=self.key,
+            type=TransactionType(body.type),
+            amount_minor=body.amount,
+            currency=body.currency,
+            source_account_id=body.source_account_id,
+            destination_account_id=body.destination_account_id,
+            owner_id=owner_id,
+            actor_id=call.caller.user_id,
+            privileged=call.caller.privileged,
+            rail=Rail.BOOK,
+            deadline_s=call.gateway.settings.transaction_deadline_s,
+            description=body.description or "",
+            reference=body.reference or "",
+            metadata=body.metadata or {},
+            request_hash=identity.request_hash,
+        )
+
+    def heard(self, heard: Heard) -> Answer | Look | None:
+        event = heard.event
+        if isinstance(event, TransactionCommandRefused):
+            ours = heard.causation_id == self.identity.command_id
+            return self._refused(event.reason) if ours else None
+        if getattr(event, "request_hash", self.identity.request_hash) != self.command.request_hash:
+            return None
+        key = transaction_key(self.key)
+        if key not in self.rows and not isinstance(event, TransactionCreated):
+            return LOOK if isinstance(event, FINAL) else None  # it began before our time
+        for row_key, row in TRANSACTION.evolve(self.rows, event).items():
+            if row is not None:
+                self.rows[row_key] = row
+        return self._ended(views.plain(self.rows[key])) if isinstance(event, FINAL) else None
+
+    async def looked(self) -> Answer | None:
+        row = await read(self.call, self.key)
+        if row is None:
+            return None
+        if row["request_hash"] != self.identity.request_hash:
+            return self._refused(Reason.IDEMPOTENCY_MISMATCH)
+        return self._ended(row) if row["status"] != Status.PENDING else None
+
+    def _ended(self, row: Row) -> Answer:
+        self.call.gateway.queries.saw("transaction", transaction_key(self.key), row["version"])
+        shown = _shown(self.call, row)
+        if row["status"] == Status.COMPLETED:
+            return answer(shown, 201)
+        return refused(self.call, row["reason"], self.named, transaction=shown)
+
+    def _refused(self, reason: str) -> Answer:
+        return refused(self.call, reason, self.named)
+
+
+async def cancel(call: Call) -> Answer:
+    """202, or 200 with the cancelled transaction; 422 TOO_LATE when money has moved."""
+    transaction_id = call.names["transaction_id"]
+    await _mine(call, transaction_id, ordering=True)
+
+    async def first(identity: Identity) -> Answer:
+        return await pursue(call, identity, _Cancellation(call, identity, transaction_id))
+
+    return await once(call, identify(call), first)
+
+
+class _Cancellation:
+    """CancelTransaction on its way: it ends as the transaction does, or with a refusal."""
+
+    service = "transaction"
+
+    def __init__(self, call: Call, identity: Identity, transaction_id: str) -> None:
+        self.call, self.identity = call, identity
+        self.key = self.aggregate_id = transaction_id
+        self.location = f"/api/transactions/{transaction_id}"
+        self.named = {"transaction_id": transaction_id}
+        self.command = CancelTransaction(
+            transaction_id=transaction_id, actor_id=call.caller.user_id
+        )
+
+    def heard(self, heard: Heard) -> Answer | Look | None:
+        event = heard.event
+        if isinstance(event, TransactionCommandRefused):
+            ours = heard.answers(self.identity.command_id)
+            return refused(self.call, event.reason, self.named) if ours else None
+        if isinstance(event, TransactionCompleted | TransactionFailed):
+            return refused(self.call, Reason.TOO_LATE, self.named)
+        return LOOK if isinstance(event, TransactionCancelled) else None
+
+    async def looked(self) -> Answer | None:
+        row = await read(self.call, self.key)
+        if row is None or row["status"] == Status.PENDING:
+            return None
+        if row["status"] != Status.CANCELLED:
+            return refused(self.call, Reason.TOO_LATE, self.named)
+        return answer(await _shown_fully(self.call, row))
+
+
+async def read(call: Call, transaction_id: str) -> Row | None:
+    return await call.gateway.queries.row(
+        "transaction", transaction_id, transaction_key(transaction_id)
+    )
+
+
+async def _mine(call: Call, transaction_id: str, ordering: bool = False) -> Row:
+    """The row, if the caller may see it (`ordering`: may give orders about it); 404 else."""
+    row = await read(call, transaction_id)
+    if row is None:
+        raise not_found("no such transaction, or not yet")
+    caller, order = call.caller, row["order"]
+    if caller.may(auth.MONEY if ordering else auth.STAFF_READS):
+        return row
+    if caller.user_id in (order["owner_id"], order["actor_id"]):
+        return row
+    destination = order["destination_account_id"]
+    received = not ordering and row["status"] == Status.COMPLETED and destination is not None
+    if received and await call.gateway.owners.of(destination) == caller.user_id:
+        return row
+    raise not_found("no such transaction, or not yet")
+
+
+async def get(call: Call) -> Answer:
+    row = await _mine(call, call.names["transaction_id"])
+    return answer(views.picked(await _shown_fully(call, row), call.query.get("fields")))
+
+
+async def trace(call: Call) -> Answer:
+    return answer(views.trace(await _mine(call, call.names["transaction_id"])))
+
+
+async def listing(call: Call) -> Answer:
+    """The newest first. Staff may ask for those of another user, or of an account."""
+    user_id = await pages.user_of(call)
+    queries, limit = call.gateway.queries, pages.limit_of(call)
+    head = await queries.row("risk", user_id, owner_key(user_id), versioned=False)
+    start = pages.place_of(call, head["listed"] if head else 0)
+    items: list[Any] = []
+    at = start
+    while at > 0 and len(items) < limit and start - at < SCAN:
+        numbers = range(at - 1, max(at - 1 - limit, -1), -1)
+        for number, row in await _entries(call, user_id, numbers):
+            at = number
+            if row is not None and _wanted(call, row):
+                items.append(views.picked(await _shown_fully(call, row), call.query.get("fields")))
+            if len(items) == limit:
+                break
+    return answer({"items": items, "next_cursor": pages.cursor(at) if at > 0 else None})
+
+
+async def _entries(call: Call, user_id: str, numbers: range) -> list[tuple[int, Row | None]]:
+    """The transactions behind entries of an owner's list, None for one that has left the table."""
+    queries = call.gateway.queries
+    keys = [listed_key(user_id, number) for number in numbers]
+    entries = await queries.rows("risk", queries.partition(user_id), keys)
+    ids = [entry["transaction_id"] if (entry := entries[key]) else None for key in keys]
+    rows = await queries.gather(
+        "transaction", ((one, transaction_key(one)) for one in ids if one is not None)
+    )
+    return [
+        (number, rows.get(transaction_key(one)) if one is not None else None)
+        for number, one in zip(numbers, ids, strict=True)
+    ]
+
+
+def _wanted(call: Call, row: Row) -> bool:
+    query, order = call.query, row["order"]
+    account_id = query.get("account_id")
+    return (
+        query.get("status", row["status"]) == row["status"]
+        and query.get("type", order["type"]) == order["type"]
+        and query.get("currency", order["currency"]) == order["currency"]
+        and account_id in (None, order["source_account_id"], order["destination_account_id"])
+    )
+
+
+def _shown(call: Call, row: Row) -> dict[str, Any]:
+    """With the balances of accounts that are known to be the caller's; all of them to staff."""
+    caller, owners = call.caller, call.gateway.owners
+    staff = caller.may(auth.STAFF_READS)
+    order = row["order"]
+
+    def may_see(account_id: str) -> bool:
+        if staff:
+            return True
+        source = order["source_account_id"] or order["destination_account_id"]
+        if account_id == source:
+            return bool(order["owner_id"] == caller.user_id)
+        return owners.known(account_id) == caller.user_id
+
+    return views.transaction(row, may_see)
+
+
+async def _shown_fully(call: Call, row: Row) -> dict[str, Any]:
+    """As `_shown`, once the owner of the destination is known."""
+    destination = row["order"]["destination_account_id"]
+    if destination is not None and row["balances"] and not call.caller.may(auth.STAFF_READS):
+        await call.gateway.owners.of(destination)
+    return _shown(call, row)
+
+
+async def events(call: Call, request: web.Request) -> web.StreamResponse:
+    """Server-sent events: the transaction now and after each change, until it is final."""
+    transaction_id = call.names["transaction_id"]
+    with call.gateway.waiting.watch("transaction", transaction_id) as watch:
+        row: Row | None = await _mine(call, transaction_id)
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        )
+        await response.prepare(request)
+        version, said_s = 0, time.monotonic()
+        while True:
+            if row is not None and row["version"] > version:
+                version, said_s = row["version"], time.monotonic()
+                await response.write(_event(version, await _shown_fully(call, row)))
+                if row["status"] != Status.PENDING:
+                    return response
+            elif time.monotonic() - said_s > HEARTBEAT_S:
+                said_s = time.monotonic()
+                await response.write(b": still there\n\n")
+            heard = await watch.next(LOOK_S)
+            try:
+                row = await read(call, transaction_id)
+                if heard is not None and row is not None and row["version"] == version:
+                    await asyncio.sleep(0.02)  # its worker committed, and is about to show it
+                    row = await read(call, transaction_id)
+            except Problem:
+                row = None  # the partition is moving: look again
+
+
+def _event(version: int, value: Any) -> bytes:
+    return b"id: %d\nevent: transaction\ndata: %s\n\n" % (version, orjson.dumps(value))
