@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -36,6 +36,7 @@ SECRET = re.compile(
 TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*|(?<=Bearer )\S+")
 HIDDEN = "[hidden]"
 QUIET = ("aiohttp.access", "asyncio", "faust", "mode", "aiokafka")
+LIFE = ("Starting...", "Stopping...", "-Stopped!", "Shutting down...", "Gathering service tasks...")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -48,7 +49,20 @@ class Context:
     user_id: str | None = None
 
 
-context: ContextVar[Context | None] = ContextVar("log_context", default=None)
+class Bound(Protocol):
+    """What a log line takes its context from: a `Context`, or something that finds it when asked."""
+
+    @property
+    def service(self) -> str: ...
+
+    @property
+    def trace_id(self) -> str | None: ...
+
+    @property
+    def user_id(self) -> str | None: ...
+
+
+context: ContextVar[Bound | None] = ContextVar("log_context", default=None)
 
 
 @contextmanager
@@ -71,11 +85,17 @@ def configure(service: str, level: str = "INFO") -> None:
     """Send everything that is logged to stderr as JSON. `level` is a name of `LEVELS`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
+    handler.addFilter(_says_something)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[level])
     for name in QUIET:
         logging.getLogger(name).setLevel(max(LEVELS[level], logging.WARNING))
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    """Faust tells of each part of it that starts or stops; errors of theirs are told anyway."""
+    return record.levelno > logging.INFO or not str(record.msg).endswith(LIFE)
 
 
 class JsonFormatter(logging.Formatter):

@@ -138,11 +138,15 @@ def dead_headers(source: Input, why: Exception) -> Headers:
     ]
 
 
-@lru_cache(maxsize=256)  # the records of a batch share few milliseconds
+@lru_cache(maxsize=64)  # the records of a batch share few milliseconds
 def rfc3339(at_ms: int) -> bytes:
     """Unix milliseconds as RFC 3339 with milliseconds and Z."""
-    at = datetime.fromtimestamp(at_ms // 1000, UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z".encode()
+    return b"%b.%03dZ" % (_second(at_ms // 1000), at_ms % 1000)
+
+
+@lru_cache(maxsize=64)
+def _second(at_s: int) -> bytes:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
 
 
 def texts(headers: Iterable[tuple[str, bytes]] | None) -> dict[str, str]:

@@ -21,7 +21,7 @@ from agents.watched import Watched, weigh
 from domain.decider import Decider, Tick, handle
 from domain.ledger import SystemBalance
 from domain.payment import RailAnswered
-from logs import Context, context, trace_id
+from logs import context, trace_id
 from schemas.errors import Unreadable
 from topics.subscriptions import EVERY, SUBSCRIPTIONS, route
 
@@ -76,6 +76,23 @@ def commands(decider: Decider) -> frozenset[type]:
     inbox = f"{decider.service}.inbox"
     facts = {row.event for row in SUBSCRIPTIONS if row.topic == inbox}
     return frozenset(decider.messages) - facts - frozenset(INNER)
+
+
+class Heard:
+    """The log context of a message; made for each, so what it says is found only when asked."""
+
+    __slots__ = ("_headers", "service")
+
+    def __init__(self, service: str, headers: Mapping[str, bytes]) -> None:
+        self.service, self._headers = service, headers
+
+    @property
+    def trace_id(self) -> str | None:
+        return trace_id(self._headers.get("traceparent", b"").decode(errors="replace"))
+
+    @property
+    def user_id(self) -> str | None:
+        return self._headers.get("actor", b"").decode(errors="replace") or None
 
 
 class Transactor:
@@ -141,26 +158,20 @@ class Transactor:
 
     def bind_log(self, source: Input) -> None:
         """Log what follows with the trace and the user of this message."""
-        traceparent, user = source.headers.get("traceparent"), source.headers.get("actor")
-        context.set(
-            Context(
-                service=self.service.name,
-                trace_id=trace_id(traceparent.decode(errors="replace")) if traceparent else None,
-                user_id=user.decode(errors="replace") if user else None,
-            )
-        )
+        context.set(Heard(self.service.name, source.headers))
 
 
 class TableRows(Mapping[str, Any]):
-    """The table of the record's partition, as deciders read it."""
+    """The table of the running record's partition, as deciders read it."""
 
     __slots__ = ("_get",)
 
     def __init__(self, table: Any) -> None:
-        self._get = table.get
+        self._get = table.here().get  # found once for a record, not for each of its rows
 
     def get(self, key: str, default: Any = None) -> Any:
-        return self._get(key.encode(), default)
+        row = self._get(key.encode())
+        return default if row is None else row
 
     def __getitem__(self, key: str) -> Any:
         row = self._get(key.encode())
@@ -226,7 +237,7 @@ class Shell:
         return topic
 
     async def _decide(self, stream: Any) -> None:
-        rows, table, topic = TableRows(self.table), self.table, self._topic
+        table, topic = self.table, self._topic
         name = self._inbox.get_topic_name()
         async for value in stream:
             record = running_record()
@@ -237,6 +248,7 @@ class Shell:
                 record.timestamp()[1],
                 dict(record.headers() or ()),
             )
+            rows = TableRows(table)
             said, changes = self._step(rows, source, record.key(), value)
             if self._keeps_ledger:
                 weigh(source.partition, rows, changes)
