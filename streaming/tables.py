@@ -196,6 +196,10 @@ class Table(faust.Table):
             )
         return self.held[batch.partition]
 
+    def here(self) -> TablePartition:
+        """The partition of the running record, with `get(key: bytes)`; only for this record."""
+        return self._here()
+
     def __getitem__(self, key: Any) -> Any:
         value = self._here().get(_row_key(key))
         if value is None:
