@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
 
 UNKNOWN_COMMIT_S = 60.0  # how long a commit without an answer is asked for again
 OUTAGE_S = 180.0  # how long transactions may fail in a row before the process is started anew
+NEW_TOPIC_S = 5.0  # how long a topic may be unknown before it is missing
 CRASHES = 3  # starts without a commit after which records are taken one by one
 
 
@@ -140,6 +141,7 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         self._group: Any = None
         self._failure_pause_s = 0.0
         self._failing_since: float | None = None
+        self._topic_ids: dict[str, str] = {}
         self._tombstones_s: dict[str, float] = {}  # by changelog
         self._given_up: dict[TP, set[int]] = {}  # offsets that an operator lets pass
         for place in self.driver.skip:
@@ -229,22 +231,15 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
 
     def _find_topology(self, sources: tuple[str, ...]) -> Topology:
         """Check partition counts of all topics that must be co-partitioned; learn their ids."""
-        from confluent_kafka import TopicCollection
-
         assert self._admin is not None
         if not self.app.tables and sources:
             self._create_positions_topic(sources[0])
         names = [*sources, *self.changelogs.values()]
-        futures = self._admin.describe_topics(TopicCollection(names), request_timeout=30)
-        counts, ids = {}, {}
-        for name, future in futures.items():
-            try:
-                description = future.result(31)
-            except KafkaException as exc:
-                raise Inconsistent(f"{self.app_id}: topic {name}: {exc.args[0].str()}") from exc
-            counts[name] = len(description.partitions)
-            ids[name] = str(description.topic_id)
+        described = self._describe(names)
+        counts = {name: len(found.partitions) for name, found in described.items()}
+        ids = {name: str(found.topic_id) for name, found in described.items()}
         self._check_changelogs()
+        self._topic_ids = ids
         if len(set(counts.values())) > 1:
             raise Inconsistent(
                 f"{self.app_id}: sources and changelogs must have the same number of partitions, they have {counts}"
@@ -257,6 +252,31 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
             topic_ids={name: ids[name] for name in sources},
             adopt=self.driver.adopt_topology,
         )
+
+    def _describe(self, names: list[str]) -> dict[str, Any]:
+        """Descriptions of topics. Raises Inconsistent when one is missing.
+
+        A topic that was created just now may not be known to each broker yet: asked again for a while.
+        """
+        from confluent_kafka import TopicCollection
+
+        assert self._admin is not None
+        deadline = time.monotonic() + NEW_TOPIC_S
+        while True:
+            futures = self._admin.describe_topics(TopicCollection(names), request_timeout=30)
+            found, missing = {}, None
+            for name, future in futures.items():
+                try:
+                    found[name] = future.result(31)
+                except KafkaException as exc:
+                    if exc.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                        raise
+                    missing = f"{self.app_id}: topic {name}: {exc.args[0].str()}"
+            if missing is None:
+                return found
+            if time.monotonic() > deadline:
+                raise Inconsistent(missing)
+            time.sleep(0.1)
 
     def _create_positions_topic(self, source: str) -> None:
         """As many partitions as the sources have; nothing happens when it is there."""
@@ -433,9 +453,10 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         from streaming.rocks import RocksStore
 
         assert self.driver.state_dir is not None
-        directory = (
-            self.driver.state_dir / f"{self.app_id}.{self.driver.instance}" / f"{table}-{partition}"
-        )
+        # a changelog that was created anew is another state, whatever its offsets
+        topic_id = self._topic_ids[self.changelogs[table]]
+        worker = f"{self.app_id}.{self.driver.instance}"
+        directory = self.driver.state_dir / worker / f"{table}-{partition}.{topic_id}"
         return RocksStore(directory)
 
     def _begin_reading(self, assignment: Assignment) -> None:

@@ -20,11 +20,11 @@ def bootstrap(kafka: Any) -> str:
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
-    """Starts a worker process: `worker("name", **options of worker.py)`."""
+    """Starts a worker process: `worker("log's name", **options of worker.py)`."""
     started: list[Worker] = []
 
-    def start(name: str, **options: Any) -> Worker:
-        one = Worker.start(tmp_path, name, **options)
+    def start(log: str, **options: Any) -> Worker:
+        one = Worker.start(tmp_path / f"{log}.log", options)
         started.append(one)
         return one
 
