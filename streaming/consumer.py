@@ -410,6 +410,8 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         assert self._topology is not None
         admin, topology = self._admin, self._topology
         sources = sorted(assignment.tps)
+        if not sources:  # more workers than partitions
+            return 0
         committed = stable_offsets(
             admin, self.app_id, sources, self.driver.takeover_timeout_s, assignment.token
         )

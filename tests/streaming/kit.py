@@ -54,7 +54,7 @@ class App(streaming.App):
 
 
 def app(name: str, bootstrap: str, partitions: int = 1, instance: str = "0", **driver: Any) -> App:
-    options = {"retry_backoff_s": 0.02, "retry_backoff_max_s": 0.1, "session_timeout_s": 6.0}
+    options = {"retry_backoff_s": 0.02, "retry_backoff_max_s": 0.1, "session_timeout_s": 3.0}
     config = streaming.DriverConfig(instance=instance, bootstrap=bootstrap, **{**options, **driver})
     return App(name, driver=config, topic_partitions=partitions)
 
@@ -88,8 +88,14 @@ async def until(fact: Callable[[], Any], timeout_s: float = 40) -> Any:
 
 
 def wait_until(fact: Callable[[], Any], timeout_s: float = 60) -> Any:
-    """`until` for tests without a loop."""
-    return asyncio.run(until(fact, timeout_s))
+    """`until` where no app runs in this process."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        found = fact()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it never came true")
 
 
 # -- the oracle -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 Argument: one JSON object.
     bootstrap, name, instance, partitions   the app; it reads <name>.in, keeps "sums", says <name>.out
     die, freeze    a point of the cycle: kill -9 or SIGSTOP ourselves there, at the `after`-th pass
+    also           one more source
     hang           a number at which the agent never comes back
     driver         further DriverConfig options
 """
@@ -39,7 +40,7 @@ def faults(point: str, sign: signal.Signals, after: int) -> Any:
 
 def build(options: dict[str, Any]) -> streaming.App:
     name, partitions = options["name"], options.get("partitions", 1)
-    driver = {"session_timeout_s": 6.0, "transaction_timeout_s": 4.0, "cycle_timeout_s": 2.0}
+    driver = {"session_timeout_s": 2.0, "transaction_timeout_s": 4.0, "cycle_timeout_s": 2.0}
     driver |= options.get("driver", {})
     if "state_dir" in driver:
         driver["state_dir"] = Path(driver["state_dir"])
@@ -68,6 +69,13 @@ def build(options: dict[str, Any]) -> streaming.App:
                 await asyncio.Event().wait()
             table[key] += value
             sums.put(key=key, value=table[key])
+
+    if "also" in options:
+
+        @app.agent(app.topic(options["also"], value_codec=Number()), name="also")
+        async def also(stream: Any) -> None:
+            async for key, value in stream.items():
+                table[key] += value
 
     return app
 
