@@ -1,0 +1,84 @@
+"""What a person gets who mistypes, starts too early, or starts twice: a sentence, never a traceback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agents.envelope import SERVICES
+from deploy.local.processes import free_ports
+from tests.system.conftest import Installation
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deploy.local.kafka import Kafka
+
+
+def refused(result: object, *words: str) -> None:
+    """One sentence on stderr, with these words; not a traceback; not exit 0."""
+    assert result.returncode != 0  # type: ignore[attr-defined]
+    said = result.stderr  # type: ignore[attr-defined]
+    assert said.startswith("pipeline: "), said
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path) -> Installation:
+    """An installation whose broker is away."""
+    (port,) = free_ports(1)
+    return Installation(f"127.0.0.1:{port}", tmp_path)
+
+
+def test_every_command_has_help(nowhere: Installation) -> None:
+    for command in ("worker", "gateway", "topics", "verify", "redrive", "create-admin"):
+        shown = nowhere.pipeline(command, "--help")
+        assert shown.returncode == 0
+        assert command in shown.stdout
+
+
+def test_an_unknown_service(nowhere: Installation) -> None:
+    refused(nowhere.pipeline("worker", "acount"), "acount", *SERVICES, "perform", "relay", "all")
+
+
+def test_a_bad_setting(nowhere: Installation) -> None:
+    bad = nowhere.pipeline("worker", "all", STREAMBANK_PARTITIONS="three")
+    refused(bad, "STREAMBANK_PARTITIONS", "three")
+
+
+def test_the_broker_is_away(nowhere: Installation) -> None:
+    for command in (["worker", "all"], ["topics", "apply"], ["verify"]):
+        refused(nowhere.pipeline(*command), "no Kafka answers at", nowhere.bootstrap)
+
+
+def test_topics_are_missing(kafka: Kafka, tmp_path: Path) -> None:
+    bare = Installation(kafka.bootstrap, tmp_path)
+    refused(bare.pipeline("worker", "all"), "topics are missing", "topics apply")
+
+
+def test_partition_counts_that_do_not_match(installation: Installation) -> None:
+    for command in (["worker", "all"], ["topics", "apply"]):
+        other = installation.pipeline(*command, STREAMBANK_PARTITIONS="5")
+        refused(other, "3 partitions", "5")
+
+
+def test_a_port_in_use(running: Installation) -> None:
+    refused(running.pipeline("worker", "risk"), str(running.ops_port), "in use", "--ops-port")
+
+
+def test_no_such_dead_letters(installation: Installation) -> None:
+    refused(installation.pipeline("redrive", "acount.dead"), "acount.dead", "account.dead")
+
+
+def test_the_first_admin_once(running: Installation, tmp_path: Path) -> None:
+    refused(running.pipeline("create-admin", "--email", "a@b.example"), "no password")
+    file = tmp_path / "password"
+    file.write_text("correct horse battery staple\n")
+    command = ("create-admin", "--email", "Root@Bank.example", "--password-file", str(file))
+    made = running.pipeline(*command)
+    assert made.returncode == 0, made.stderr
+    assert "is an administrator" in made.stdout
+    refused(running.pipeline(*command), "EMAIL_TAKEN")
