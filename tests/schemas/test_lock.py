@@ -53,6 +53,13 @@ def edit(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], None]], N
     return change
 
 
+def test_nothing_is_left_to_release() -> None:
+    """After a change of a schema: `make schemas`, and commit what it wrote."""
+    planned = lock.plan()
+    assert list(planned.refused) == []
+    assert [f"{new.name} version {new.version}" for new in planned.new] == []
+
+
 def test_the_lock_file_is_what_the_texts_say() -> None:
     """The released ids can be made again from the texts, and every text is in the lock file."""
     paths = set()
