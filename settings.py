@@ -189,7 +189,8 @@ class Settings:
 
 def local_file(environment: Mapping[str, str]) -> Path:
     """Where a running local stack says its addresses and secrets, for commands in the same tree."""
-    return Path(environment.get(LOCAL, ".local")) / "settings.env"
+    local = environment.get(LOCAL) or Path(__file__).resolve().parent / ".local"
+    return Path(local) / "settings.env"
 
 
 def variable(item: Field[Any]) -> str:

@@ -3,5 +3,8 @@
 processes.py   a child process and its pid file: never touch what we did not start
 kafka.py       Apache Kafka of one node or three
 rail.py        the external payment rail of development
-stack.py       run, up, down, status, wipe
+places.py      the files under .local/
+parts.py       a child that is kept running
+stack.py       all parts and their supervisor
+__main__.py    run, up, down, status, wipe
 """

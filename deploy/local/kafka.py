@@ -310,7 +310,7 @@ def local_directory() -> Path:
 
 def prepare() -> Installation:
     """Fetch and prepare what is missing, once, alone among processes. Raises StackError."""
-    installation = Installation(local_directory() / "kafka", java_program())
+    installation = Installation((local_directory() / "kafka").resolve(), java_program())
     state = _state(installation)
     with locked(installation.home / "lock"):
         if installation.mark.exists() and installation.mark.read_text() == state:

@@ -1,0 +1,84 @@
+"""The files of a local stack, under `.local/`.
+
+data/            Kafka's log, the rail's decisions, RocksDB: kept from start to start
+run/             pid files, logs, where the running system is (`state.json`)
+secrets.json     made once; admin.json: the first admin's e-mail and password
+settings.env     where the running system is, as settings for commands in this tree
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The files of a local stack."""
+
+    local: Path
+
+    @property
+    def run(self) -> Path:
+        return self.local / "run"
+
+    @property
+    def data(self) -> Path:
+        return self.local / "data"
+
+    @property
+    def pid(self) -> Path:
+        return self.run / "stack.pid"
+
+    @property
+    def log(self) -> Path:
+        return self.run / "stack.log"
+
+    @property
+    def state(self) -> Path:
+        return self.run / "state.json"
+
+    @property
+    def admin(self) -> Path:
+        return self.local / "admin.json"
+
+    @property
+    def admin_draft(self) -> Path:
+        """As `admin`, before the system knows it."""
+        return self.local / "admin.draft.json"
+
+    @property
+    def admin_password(self) -> Path:
+        """For a moment: what `create-admin` reads."""
+        return self.local / "admin.password"
+
+    @property
+    def secrets(self) -> Path:
+        return self.local / "secrets.json"
+
+    @property
+    def settings(self) -> Path:
+        return self.local / "settings.env"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Whole or not at all, readable by the owner alone."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    part.replace(path)
+
+
+def made_once(path: Path, make: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """The content of a private JSON file, made when it is not there."""
+    if not path.exists():
+        write_private(path, json.dumps(make()) + "\n")
+    found: dict[str, str] = json.loads(path.read_text())
+    return found
