@@ -153,6 +153,7 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         self._ending = False
         self._idle = asyncio.Event()
         self._idle.set()
+        self._lag_at_s = 0.0
         self._subscribed = False
         self._first_assignment = True
         self._delivered_offsets: dict[tuple[str, int], int] = {}
@@ -558,6 +559,8 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
             for message in (head, *consumer.consume(self.driver.batch_max, 0)):
                 self._take_in(message)
         self._flow()
+        if self._last_poll >= self._lag_at_s:
+            self._measure_lag()
         work = self._choose()
         if work:
             group = consumer.consumer_group_metadata()
@@ -614,6 +617,15 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         if free:
             self._consumer.resume([TopicPartition(*tp) for tp in free])
             self._paused.difference_update(free)
+
+    def _measure_lag(self) -> None:
+        """Once a second: how far the group is behind the end of each source partition, as last fetched."""
+        assert self._consumer is not None
+        self._lag_at_s = self._last_poll + 1
+        for tp in self._buffers:
+            _, end = self._consumer.get_watermark_offsets(TopicPartition(*tp), cached=True)
+            behind = end - self._offsets[tp.partition][tp.topic]
+            metrics.LAG.labels(self.app_id, tp.topic, str(tp.partition)).set(max(0, behind))
 
     def _takeable(self, tp: TP) -> bool:
         buffer = self._buffers[tp]

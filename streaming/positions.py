@@ -98,8 +98,8 @@ def check_position(
     if kept.topology != topology.hash and not adopted:
         raise Inconsistent(
             f"{where}: the state in {changelog} was made by topology {kept.topology}, this code is {topology.hash} "
-            f"(reads {', '.join(topology.sources)}; keeps {', '.join(topology.tables) or 'no tables'}): stop all old workers, "
-            f"then start the new ones with adopt_topology={kept.topology}"
+            f"(reads {', '.join(topology.sources)}; keeps {', '.join(topology.tables) or 'no tables'}): "
+            f"stop all old workers, then start the new ones with adopt_topology={kept.topology}"
         )
     for topic, offset in kept.offsets.items():
         if topic not in topology.sources:
@@ -110,8 +110,8 @@ def check_position(
             )
         if topic not in committed:
             raise Inconsistent(
-                f"{where}: the offset of {topic} in group {topology.app_id} is gone (expired, or the group was deleted) "
-                f"but {changelog} reflects it up to {offset}: set the group's offset to {offset}, then start again"
+                f"{where}: the offset of {topic} in group {topology.app_id} is gone (expired, or the group was "
+                f"deleted) but {changelog} reflects it up to {offset}: set the group's offset to {offset}, then start again"
             )
         if committed[topic] != offset:
             raise Inconsistent(

@@ -39,6 +39,8 @@ REFUSED = {
     "combine": "declare one agent on each topic",
     "noack": "offsets are committed with the transaction, never by record",
     "noack_take": "use take(n, within)",
+    "take_events": "use take(n, within)",
+    "take_with_timestamp": "use take(n, within)",
     "rate_limit": "limit where the records are written",
 }
 

@@ -1,0 +1,30 @@
+"""Every name of Faust, mode and librdkafka that is not their public interface and that `streaming/` relies on.
+
+`tests/streaming/test_faust_private.py` asks each of them of the installed versions, so that an upgrade that
+moves one fails there and not in production.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# module:attribute path -> where we use it
+NAMES: Mapping[str, str] = {
+    "faust.app.base:App._task": "app: tasks and timers send outside",
+    "faust.app.base:App._new_transport": "app: our transport",
+    "faust.app.base:App._new_producer_transport": "app: our transport",
+    "faust.app.base:App._stop_consumer": "app: the running transaction ends first",
+    "faust.agents.agent:Agent._execute_actor": "streams: failures reach the transaction",
+    "faust.agents.agent:Agent._replace_actor": "streams: a failed agent is back at once",
+    "faust.streams:_current_event": "streams: faust.current_event()",
+    "faust.tables.manager:TableManager.wait_until_recovery_completed": "tables: no recovery",
+    "faust.tables.manager:TableManager.on_rebalance": "tables: no recovery",
+    "faust.tables.manager:TableManager.on_partitions_revoked": "tables: no recovery",
+    "faust.topics:Topic._clone_args": "topics: codec and policy of derived topics",
+    "faust.transport.conductor:Conductor._build_handler": "transport: the cycle delivers itself",
+    "mode.supervisors:OneForOneSupervisor.wakeup": "streams: no lost wake-up",
+    "faust.transport.consumer:Consumer": "consumer: replaced as a whole",
+}

@@ -1,0 +1,40 @@
+"""Options that don't fit each other are refused with a sentence; keys land where Java puts them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from streaming import DriverConfig, partition_of
+from tests.streaming.kit import create, read, write
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"instance": ""}, "stable name"),
+        ({"cycle_timeout_s": 10.0}, "must be less than transaction_timeout_s"),
+        ({"session_timeout_s": 0.5}, "must be 1 or more"),
+        ({"store": "sqlite"}, "use memory or rocksdb"),
+        ({"store": "rocksdb"}, "needs state_dir"),
+        ({"batch_max": 0}, "must be 1 or more"),
+        ({"skip": frozenset({"in"})}, "topic-partition@offset"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        DriverConfig(**{"instance": "0", "bootstrap": "x:1", **options})
+
+
+def test_instance_has_no_default() -> None:
+    with pytest.raises(TypeError):
+        DriverConfig(bootstrap="x:1")  # type: ignore[call-arg]
+
+
+def test_keys_land_where_every_client_puts_them(bootstrap: str, prefix: str) -> None:
+    create(bootstrap, f"{prefix}keys", partitions=7)
+    keys = [b"%d" % n for n in range(300)] + [b"k" * n for n in range(1, 30)]
+    write(bootstrap, f"{prefix}keys", [(key, b"") for key in keys])
+    for message in read(bootstrap, f"{prefix}keys"):
+        assert partition_of(message.key() or b"", 7) == message.partition()
