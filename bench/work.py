@@ -135,7 +135,7 @@ def fill(bootstrap: str, topic: str, count: int, seed: int = 7) -> None:
     producer.flush(60)
 
 
-def output_rate(bootstrap: str, topic: str, count: int, timeout_s: float = 300) -> float:
+def output_rate(bootstrap: str, topic: str, count: int, timeout_s: float = 120) -> float:
     """Events/s of a contender, read off its output topic; raises TimeoutError when outputs are missing.
 
     Fails (AssertionError) when an output is there twice: a fast wrong answer is no rate.

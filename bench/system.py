@@ -1,0 +1,147 @@
+"""A whole system of one's own for a measurement or a failure test: broker, topics, workers as processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from deploy.local.kafka import STEADY, Kafka
+from deploy.local.processes import free_ports
+
+SERVICES = ("user", "account", "transaction", "payment", "notification", "risk", "relay")
+TOKEN = "internal-token-of-a-test-system"
+
+
+@dataclass(slots=True)
+class Worker:
+    """One `pipeline.py worker` process, started again under the same name."""
+
+    services: tuple[str, ...]
+    instance: str
+    port: int
+    environment: dict[str, str]
+    log: Path
+    process: Any = None
+
+    def start(self) -> None:
+        command = [
+            sys.executable,
+            "pipeline.py",
+            "worker",
+            *self.services,
+            "--ops-port",
+            str(self.port),
+        ]
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=self.environment)
+
+    def ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.port}/readiness", timeout=2
+            ) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return False
+
+    def wait_ready(self, timeout_s: float = 90) -> None:
+        """Until it is ready; a worker that ended is started again, as a supervisor would."""
+        deadline = time.monotonic() + timeout_s
+        while not self.ready():
+            if self.process.poll() is not None:
+                self.start()
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"worker {self.instance} is not ready: {self.log.read_text()[-2000:]}"
+                )
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@dataclass(slots=True)
+class System:
+    """Kafka and workers under one directory; a context manager that leaves nothing running."""
+
+    directory: Path
+    nodes: int = 1
+    program: tuple[str, ...] = ("pipeline.py",)  # what runs as a worker
+    settings: dict[str, str] = field(default_factory=dict)
+    kafka: Any = None
+    workers: list[Worker] = field(default_factory=list)
+
+    def __enter__(self) -> System:
+        replication = {"STREAMBANK_REPLICATION": str(min(self.nodes, 3))}
+        self.settings = {**replication, **self.settings}
+        self.kafka = Kafka(
+            self.directory / "kafka", nodes=self.nodes, java=STEADY, orphaned=signal.SIGKILL
+        ).start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for worker in self.workers:
+            if worker.process is not None and worker.process.poll() is None:
+                worker.process.send_signal(signal.SIGCONT)
+                worker.kill()
+        self.kafka.kill_all()
+
+    @property
+    def bootstrap(self) -> str:
+        return str(self.kafka.bootstrap)
+
+    def environment(self, instance: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            "STREAMBANK_KAFKA_BOOTSTRAP": self.bootstrap,
+            "STREAMBANK_STATE_DIR": str(self.directory / "state"),
+            "STREAMBANK_INSTANCE": instance,
+            "STREAMBANK_INTERNAL_TOKEN": TOKEN,
+            "STREAMBANK_LOG_LEVEL": "INFO",
+            **self.settings,
+        }
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of pipeline.py to its end."""
+        return subprocess.run(
+            [sys.executable, "pipeline.py", *arguments],
+            env=self.environment("command"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def add(self, *services: str, instance: str) -> Worker:
+        (port,) = free_ports(1)
+        log = self.directory / f"{instance}.log"
+        worker = Worker(services, instance, port, self.environment(instance), log, self.program)
+        self.workers.append(worker)
+        worker.start()
+        return worker
+
+    def start(self, split: bool = False) -> None:
+        """Create the topics and start all services, in one process or each in its own."""
+        applied = self.command("topics", "apply")
+        if applied.returncode:
+            raise RuntimeError(applied.stderr)
+        groups = [(name,) for name in SERVICES] if split else [SERVICES]
+        for group in groups:
+            self.add(*group, instance=f"{group[0]}-0" if split else "all-0")
+        for worker in self.workers:
+            worker.wait_ready()
+
+    def cpu_s(self) -> float:
+        """CPU seconds that all workers have used so far."""
+        times = [psutil.Process(w.process.pid).cpu_times() for w in self.workers]
+        return sum(t.user + t.system for t in times)
