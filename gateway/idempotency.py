@@ -1,4 +1,4 @@
-"""Asked twice is asked once: what a process remembers of Idempotency-Keys.
+r"""Asked twice is asked once: what a process remembers of Idempotency-Keys.
 
     (absent) --begin--> IN PROGRESS --finish--> ANSWERED | ACCEPTED (202: the end is not known yet)
                              \----forget----> (absent): nothing was accepted, the key is free

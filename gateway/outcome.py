@@ -1,4 +1,4 @@
-"""From a command to its answer: once for a key, and waiting as long as the client prefers.
+r"""From a command to its answer: once for a key, and waiting as long as the client prefers.
 
     begin (Idempotency-Key) --> watch --> send --> hear, look --> answer
                                             \--> 202, when nobody waits or the time is over

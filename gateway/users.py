@@ -134,13 +134,11 @@ async def login(call: Call) -> Answer:
     address = normalised(body.email)
     owner = await queries.row("user", address, address_key(address), versioned=False)
     user_id = owner["user_id"] if owner is not None else None
-    rows: dict[str, Row | None] = {}
-    if user_id is not None:
-        keys = (user_key(user_id), credentials_key(user_id))
-        rows = await queries.rows("user", queries.partition(user_id), keys)
-    credentials = rows.get(credentials_key(user_id or ""))
-    password_hash = credentials["password_hash"] if credentials is not None else None
-    user = rows.get(user_key(user_id or ""))
+    user: Row | None = None
+    password_hash = None
+    if user_id is not None and (user := await read(call, user_id)) is not None:
+        credentials = await queries.row("user", user_id, credentials_key(user_id), versioned=False)
+        password_hash = credentials["password_hash"] if credentials is not None else None
     if not await call.gateway.passwords.check(body.password, password_hash) or user is None:
         raise Problem("INVALID_CREDENTIALS", headers={"WWW-Authenticate": "Bearer"})
     return _tokens(call, user)

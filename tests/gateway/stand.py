@@ -1,0 +1,242 @@
+"""A whole bank to ask over HTTP: workers, rail and gateway as processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import orjson
+
+from deploy.local.processes import Child, free_ports
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from deploy.local.kafka import Kafka
+
+ROOT = Path(__file__).resolve().parents[2]
+PIPELINE = [sys.executable, str(ROOT / "pipeline.py")]
+READY_S = 60.0
+SECRET = "a-secret-of-tests-that-is-long-enough"
+PASSWORD = "correct horse battery"
+ADMIN = "admin@bank.example"
+
+
+@dataclass(frozen=True)
+class Stand:
+    """Where the bank listens, its processes, and how to start more of them."""
+
+    url: str
+    children: Mapping[str, Child]
+    environment: Mapping[str, str]
+    prefix: str
+    bootstrap: str
+
+
+@contextmanager
+def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[Stand]:
+    """Topics applied, an admin registered, all ready. `more`: settings of its own."""
+    gateway_port, ops_port, rail_port = free_ports(3)
+    environment = {
+        **os.environ,
+        "STREAMBANK_KAFKA_BOOTSTRAP": kafka.bootstrap,
+        "STREAMBANK_PREFIX": prefix,
+        "STREAMBANK_GATEWAY_PORT": str(gateway_port),
+        "STREAMBANK_OPS_PORT": str(ops_port),
+        "STREAMBANK_RAIL_URL": f"http://127.0.0.1:{rail_port}",
+        "STREAMBANK_JWT_SECRET": SECRET,
+        "STREAMBANK_ADMIN_PASSWORD": PASSWORD,
+        "STREAMBANK_STATE_DIR": str(directory / "state"),
+        **more,
+    }
+    (directory / "state").mkdir(exist_ok=True)
+    _once(environment, "topics", "apply")
+    rail = [sys.executable, "-m", "deploy.local.rail", "--port", str(rail_port)]
+    commands = {
+        "rail": ([*rail, "--file", str(directory / "rail.jsonl")], rail_port),
+        "worker": ([*PIPELINE, "worker", "all"], ops_port),
+        "gateway": ([*PIPELINE, "gateway"], gateway_port),
+    }
+    children: dict[str, Child] = {}
+    try:
+        for name, (command, _) in commands.items():
+            children[name] = Child(name, command, directory, environment=environment)
+            children[name].start()
+        _until(f"http://127.0.0.1:{rail_port}/health", children["rail"])
+        _until(f"http://127.0.0.1:{ops_port}/readiness", children["worker"])
+        _until(f"http://127.0.0.1:{gateway_port}/readiness", children["gateway"])
+        _once(environment, "create-admin", "--email", ADMIN)
+        url = f"http://127.0.0.1:{gateway_port}"
+        yield Stand(url, children, environment, prefix, kafka.bootstrap)
+    finally:
+        for child in reversed(children.values()):
+            child.stop(grace_s=10)
+
+
+def _once(environment: Mapping[str, str], *arguments: str) -> None:
+    done = subprocess.run(
+        [*PIPELINE, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _until(url: str, child: Child) -> None:
+    deadline_s = time.monotonic() + READY_S
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            pass
+        assert child.running, f"{child.name} ended: {child.log.read_text()[-2000:]}"
+        assert time.monotonic() < deadline_s, f"{child.name} is not ready: {url}"
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Got:
+    """An answer that was read."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.text)
+
+    @property
+    def code(self) -> str:
+        """The code of a problem."""
+        assert self.headers["Content-Type"] == "application/problem+json", self.text
+        return str(self.json["code"])
+
+
+class Person:
+    """Someone who talks to the bank, with a token or without."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, token: str | None = None) -> None:
+        self.session, self.url, self.token = session, url, token
+        self.user_id = ""
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, *, data: bytes | None = None, **headers: str
+    ) -> Got:
+        """`headers`: names with _ for -."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if self.token is not None:
+            given.setdefault("Authorization", f"Bearer {self.token}")
+        if body is not None:
+            data = orjson.dumps(body)
+        if data is not None:
+            given.setdefault("Content-Type", "application/json")
+        async with self.session.request(
+            method, f"{self.url}{path}", data=data, headers=given, allow_redirects=False
+        ) as response:
+            return Got(response.status, response.headers.copy(), await response.text())
+
+    async def get(self, path: str, **headers: str) -> Got:
+        return await self.ask("GET", path, **headers)
+
+    async def post(
+        self, path: str, body: Any = None, *, wait: int | None = 20, **headers: str
+    ) -> Got:
+        if wait is not None:
+            headers["Prefer"] = f"wait={wait}"
+        return await self.ask("POST", path, body, **headers)
+
+    async def pay(self, *, key: str | None = None, wait: int | None = 20, **body: Any) -> Got:
+        """Order a transaction, in USD unless told otherwise; a key of its own unless given."""
+        given = {"type": "transfer", "currency": "USD", **body}
+        headers = {"Idempotency_Key": key or str(uuid.uuid4())}
+        return await self.post("/api/transactions", given, wait=wait, **headers)
+
+    async def open(self, *currencies: str, **body: Any) -> str:
+        """The id of a new account."""
+        got = await self.post("/api/accounts", {"currencies": currencies or ["USD"], **body})
+        assert got.status == 201, got.text
+        return str(got.json["account_id"])
+
+    async def balance(self, account_id: str, currency: str = "USD") -> int:
+        got = await self.get(f"/api/accounts/{account_id}")
+        assert got.status == 200, got.text
+        found = {one["currency"]: one["amount"] for one in got.json["balances"]}
+        return int(found[currency])
+
+
+_ADMINS: dict[str, tuple[str | None, str]] = {}
+
+
+class Town:
+    """People of one test."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self.session, self.url = session, url
+        self.stranger = Person(session, url)
+
+    async def login(self, email: str, password: str = PASSWORD) -> Person:
+        got = await self.stranger.post(
+            "/api/auth/login", {"email": email, "password": password}, wait=None
+        )
+        assert got.status == 200, got.text
+        person = Person(self.session, self.url, got.json["access_token"])
+        person.user_id = got.json["user_id"]
+        return person
+
+    async def admin(self) -> Person:
+        """Logged in once a run: bcrypt takes its time."""
+        known = _ADMINS.get(self.url)
+        if known is None:
+            person = await self.login(ADMIN)
+            known = _ADMINS[self.url] = (person.token, person.user_id)
+        admin = Person(self.session, self.url, known[0])
+        admin.user_id = known[1]
+        return admin
+
+    async def customer(self, name: str) -> Person:
+        email = f"{name}-{uuid.uuid4().hex[:8]}@people.example"
+        body = {"email": email, "password": PASSWORD, "name": name}
+        got = await self.stranger.post("/api/users", body)
+        assert got.status == 201, got.text
+        return await self.login(email)
+
+    async def staff(self, *roles: str) -> Person:
+        """A new user with these roles."""
+        email = f"{roles[0]}-{uuid.uuid4().hex[:8]}@bank.example"
+        body = {"email": email, "password": PASSWORD, "name": roles[0]}
+        got = await self.stranger.post("/api/users", body)
+        assert got.status == 201, got.text
+        admin = await self.admin()
+        path = f"/api/users/{got.json['user_id']}/roles"
+        set_roles = await admin.post(path, {"roles": list(roles)})
+        assert set_roles.status == 200, set_roles.text
+        return await self.login(email)
+
+
+@asynccontextmanager
+async def town(url: str) -> AsyncIterator[Town]:
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=60), connector=aiohttp.TCPConnector(limit=0)
+    ) as session:
+        yield Town(session, url)
+
+
+async def until(fact: Any, what: str, timeout_s: float = 20.0) -> Any:
+    """What the coroutine function `fact` answers once it is true."""
+    deadline_s = time.monotonic() + timeout_s
+    while not (answer := await fact()):
+        assert time.monotonic() < deadline_s, f"not within {timeout_s:.0f} s: {what}"
+        await asyncio.sleep(0.05)
+    return answer

@@ -1,0 +1,162 @@
+"""What a client gets when parts of the bank are away, and that nothing accepted is lost by it."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from deploy.local.processes import free_ports
+from gateway import commands
+from gateway.app import build_app
+from gateway.services import Gateway
+from settings import Settings
+from tests.gateway.stand import PIPELINE, ROOT, stand, town, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deploy.local.kafka import Kafka
+    from tests.gateway.stand import Stand
+
+
+@pytest.fixture(scope="module")
+def own_bank(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    """A bank of two gateway processes, whose parts may be stopped."""
+    directory = tmp_path_factory.mktemp("own")
+    more = {"STREAMBANK_GATEWAY_PROCESSES": "2", "STREAMBANK_TRANSACTION_DEADLINE_S": "600"}
+    with stand(kafka, directory, f"o{uuid.uuid4().hex[:8]}-", **more) as started:
+        yield started
+
+
+async def test_with_the_workers_away_commands_wait_and_reads_say_when_to_ask(
+    own_bank: Stand,
+) -> None:
+    async with town(own_bank.url) as people:
+        alice = await people.customer("alice")
+        source, other = await alice.open("USD"), await alice.open("USD")
+        admin = await people.admin()
+        funding = await admin.pay(type="deposit", amount=100, destination_account_id=source)
+        assert funding.status == 201
+        # both processes have read who owns the account
+        order = {"amount": 1, "source_account_id": source, "destination_account_id": other}
+        for _ in range(20):
+            assert (await alice.pay(**order)).status == 201
+        own_bank.children["worker"].kill()
+        accepted = await alice.pay(key="while away", wait=None, **order)
+        assert accepted.status == 202
+        read = await alice.get(f"/api/accounts/{source}")
+        assert (read.status, read.code) == (503, "STATE_UNAVAILABLE")
+        assert int(read.headers["Retry-After"]) > 0
+        own_bank.children["worker"].start()
+
+        async def read_again() -> bool:
+            return (await alice.get(f"/api/accounts/{source}")).status == 200
+
+        await until(read_again, "accounts are read again", 60)
+
+        async def paid() -> bool:
+            got = await alice.get(accepted.headers["Location"])
+            return got.status == 200 and got.json["status"] == "completed"
+
+        await until(paid, "what was accepted meanwhile is paid", 60)
+        again = await alice.pay(key="while away", **order)
+        assert again.json["transaction_id"] == accepted.json["transaction_id"]
+        assert await alice.balance(source) == 79
+
+
+async def test_a_key_is_known_in_every_process(own_bank: Stand) -> None:
+    """Each connection may reach another process, which remembers nothing of the first answer."""
+    async with town(own_bank.url) as people:
+        alice = await people.customer("alice")
+        source, other = await alice.open("USD"), await alice.open("USD")
+        admin = await people.admin()
+        await admin.pay(type="deposit", amount=100, destination_account_id=source)
+        order = {"amount": 5, "source_account_id": source, "destination_account_id": other}
+        ids = set()
+        for _ in range(8):
+            async with town(own_bank.url) as fresh:
+                alice.session = fresh.session
+                got = await alice.pay(key="k", **order)
+                assert got.status == 201, got.text
+                ids.add(got.json["transaction_id"])
+                changed = await alice.pay(key="k", **{**order, "amount": 6})
+                assert (changed.status, changed.code) == (422, "IDEMPOTENCY_MISMATCH")
+        assert len(ids) == 1
+        assert await alice.balance(source) == 95
+
+
+async def test_a_killed_gateway_process_is_replaced(own_bank: Stand) -> None:
+    parent = own_bank.children["gateway"].pid
+    children = await asyncio.to_thread(_children, parent)
+    assert len(children) == 2
+    subprocess.run(["kill", "-9", str(children[0])], check=True)
+
+    async def replaced() -> bool:
+        now = await asyncio.to_thread(_children, parent)
+        return len(now) == 2 and children[0] not in now
+
+    await until(replaced, "there are two processes again", 30)
+
+    async def answers() -> bool:
+        try:
+            async with town(own_bank.url) as people:
+                return (await people.stranger.get("/health")).status == 200
+        except aiohttp.ClientError:
+            return False
+
+    await until(answers, "the gateway answers", 30)
+
+
+def _children(parent: int) -> list[int]:
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True
+    )
+    return [int(pid) for pid in listed.stdout.split()]
+
+
+def test_a_port_that_is_taken_is_one_sentence(own_bank: Stand) -> None:
+    done = subprocess.run(
+        [*PIPELINE, "gateway"],
+        env=dict(own_bank.environment),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "is in use" in done.stderr
+
+
+async def test_without_a_broker_a_command_is_503_in_bounded_time() -> None:
+    (port,) = free_ports(1)
+    settings = Settings(kafka_bootstrap=f"127.0.0.1:{port}")
+    gateway = Gateway(settings, password_rounds=4)
+    gateway.owners.learn("a", "alice")
+    token = gateway.tokens.issue("alice", ["customer"])["access_token"]
+    async with TestClient(TestServer(build_app(settings, gateway))) as client:
+        body = {
+            "type": "transfer",
+            "amount": 1,
+            "currency": "USD",
+            "source_account_id": "a",
+            "destination_account_id": "b",
+        }
+        headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "k"}
+        started = time.monotonic()
+        for _ in range(2):  # the key stays free: nothing is known to be accepted
+            response = await client.post("/api/transactions", json=body, headers=headers)
+            assert response.status == 503
+            assert (await response.json())["code"] == "BROKER_UNAVAILABLE"
+            assert int(response.headers["Retry-After"]) > 0
+        assert time.monotonic() - started < 4 * commands.TIMEOUT_S
+        ready = await client.get("/readiness")
+        assert ready.status == 503
+        assert (await ready.json())["checks"]["broker"] != "ok"
