@@ -34,7 +34,7 @@ from settings import LOCAL, PREFIX, Settings
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-READY_S = 90.0
+READY_S = 180.0
 STOP_S = 20.0
 WATCH_S = 0.1
 START_TRIES = 3
