@@ -111,7 +111,8 @@ def check_position(
         if topic not in committed:
             raise Inconsistent(
                 f"{where}: the offset of {topic} in group {topology.app_id} is gone (expired, or the group was "
-                f"deleted) but {changelog} reflects it up to {offset}: set the group's offset to {offset}, then start again"
+                f"deleted) but {changelog} reflects it up to {offset}: set the group's offset to {offset}, "
+                f"then start again"
             )
         if committed[topic] != offset:
             raise Inconsistent(
