@@ -61,7 +61,7 @@ SERVICES: dict[str, Service] = {
 }
 PERFORM, RELAY = "perform", "relay"
 RUNNABLE = (*SERVICES, PERFORM, RELAY)
-BROKER_S = 10.0  # for the broker's first answer
+BROKER_S = 5.0  # for the broker's first answer
 
 
 def build(settings: Settings, services: Sequence[str]) -> Workers:

@@ -168,7 +168,7 @@ class Perform:
             self._committed.update(moved)
 
     def _assigned(self, consumer: Any, partitions: list[Any]) -> None:
-        for at in consumer.committed(partitions, timeout=10):
+        for at in consumer.committed(partitions, timeout=10) if partitions else ():
             start = at.offset if at.offset >= 0 else 0
             key = (at.topic, at.partition)
             self._progress[key] = Progress(next=start)

@@ -1,4 +1,4 @@
-"""A worker process: any set of services in one event loop, and one ops server for all of them.
+r"""A worker process: any set of services in one event loop, and one ops server for all of them.
 
     started --apps, perform, ops server--> running --SIGTERM | SIGINT--> stopped, exit 0
                                                    \--anything breaks--> exit with a code of its own

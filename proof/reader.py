@@ -84,7 +84,7 @@ class Reader:
 
     def _until(self, end: int) -> Iterator[LogRecord]:
         while True:
-            for message in self._consumer.consume(5_000, 0.1):
+            for message in self._taken():
                 error, offset = message.error(), message.offset() or 0
                 if error is None:
                     if offset >= end:
@@ -94,6 +94,11 @@ class Reader:
                     raise KafkaException(error)
                 elif offset >= end:
                     return
+
+    def _taken(self) -> list[Any]:
+        """What is there; `consume` with a time-out would wait it out for a short log."""
+        first = self._consumer.poll(0.1)
+        return [] if first is None else [first, *self._consumer.consume(5_000, 0)]
 
     def cut(self, changelog: str, inbox: str, partition: int) -> Cut:
         """The latest committed rows of a partition, and the input offset that they reflect."""
