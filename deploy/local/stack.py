@@ -53,7 +53,7 @@ class Stack:
     def __post_init__(self) -> None:
         self.kafka = Kafka(
             self.places.data / "kafka",
-            self.settings.kafka_port,
+            kafka_port(self.settings),
             heap_mb=self.settings.kafka_heap_mb,
         )
         self.secrets = made_once(
@@ -144,7 +144,7 @@ class Stack:
 
     def _ports_are_free(self) -> None:
         chosen = {
-            "KAFKA_PORT": (HOST, self.settings.kafka_port),
+            "KAFKA_PORT": (HOST, self.kafka.port()),
             "RAIL_PORT": (HOST, self.settings.rail_port),
             "OPS_PORT": (self.settings.ops_host, self.settings.ops_port),
             "GATEWAY_PORT": (self.settings.gateway_host, self.settings.gateway_port),
@@ -259,6 +259,23 @@ class Stack:
             "admin": str(self.places.admin),
             "logs": str(self.places.run),
         }
+
+
+def kafka_port(settings: Settings) -> int:
+    """Where our Kafka listens: what the clients were told, when that is this machine.
+
+    Raises StackError when they were told another broker.
+    """
+    told = settings.kafka_bootstrap
+    host, _, port = told.rpartition(":")
+    if told == Settings().kafka_bootstrap:
+        return settings.kafka_port
+    if host in (HOST, "localhost") and port.isdigit():
+        return int(port)
+    raise StackError(
+        f"STREAMBANK_KAFKA_BOOTSTRAP is {told}, but the local stack starts a Kafka of its own: "
+        "unset it, or start `pipeline.py worker all` and `pipeline.py gateway` yourself"
+    )
 
 
 def reachable(host: str) -> str:

@@ -23,7 +23,16 @@ import pytest
 from deploy.local.kafka import ROOT, brokers, local_directory, prepare
 from deploy.local.parts import Part, answers
 from deploy.local.places import Places
-from deploy.local.processes import Child, Identity, end, free_ports, identify, recorded
+from deploy.local.processes import (
+    Child,
+    Identity,
+    StackError,
+    end,
+    free_ports,
+    identify,
+    recorded,
+)
+from deploy.local.stack import kafka_port
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -294,6 +303,20 @@ def test_a_stranger_with_the_pid_of_a_part_is_not_touched(local: Local) -> None:
         assert local.do("down") == (0, "nothing runs\n")
         assert stranger.poll() is None
         stranger.kill()
+
+
+@pytest.mark.parametrize(
+    ("bootstrap", "port", "expected"),
+    [("127.0.0.1:9092", 9092, 9092), ("127.0.0.1:9092", 7, 7), ("localhost:8", 9092, 8)],
+)
+def test_kafka_listens_where_clients_look(bootstrap: str, port: int, expected: int) -> None:
+    assert kafka_port(Settings(kafka_bootstrap=bootstrap, kafka_port=port)) == expected
+
+
+@pytest.mark.parametrize("bootstrap", ["kafka:9092", "127.0.0.1:1,127.0.0.1:2"])
+def test_another_broker_is_refused(bootstrap: str) -> None:
+    with pytest.raises(StackError, match="starts a Kafka of its own"):
+        kafka_port(Settings(kafka_bootstrap=bootstrap))
 
 
 def part_that_ended(code: int, tmp_path: Path) -> Part:
