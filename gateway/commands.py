@@ -40,6 +40,7 @@ SETTINGS: Mapping[str, Any] = {
     "socket.timeout.ms": int(TIMEOUT_S * 1000),
     "reconnect.backoff.max.ms": 1000,
     "retry.backoff.ms": 20,
+    "log_level": 2,  # what is worth telling comes through error_cb, as JSON
     "queue.buffering.max.messages": 2 * WAITING_LIMIT,
 }
 

@@ -24,7 +24,7 @@ from gateway import auth
 from gateway.answer import Answer, problem_answer
 from gateway.call import Call
 from gateway.errors import Problem
-from gateway.headers import NOTHING, prefer_of, trace_of
+from gateway.headers import NOTHING, Trace, prefer_of, trace_of
 from gateway.idempotency import key_of
 from gateway.models import Body, Empty, parsed, validated
 from gateway.routes import BODY_BYTES
@@ -33,15 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway.auth import Caller
-    from gateway.headers import Trace
     from gateway.routes import Route
     from gateway.services import Gateway
 
 log = logging.getLogger(__name__)
 
 GZIP_FROM_BYTES = 1024
-REQUEST_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
-TRACE = "trace"
+PRINTABLE = re.compile(r"^[\x21-\x7e]{1,128}$")
+TRACE = web.RequestKey("trace", Trace)
 SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -213,12 +212,9 @@ def respond(given: Answer, request: web.Request, trace: Trace) -> web.Response:
 def request_id(request: web.Request) -> str:
     """The client's X-Request-Id, if it can be given back; else one of ours."""
     given = request.headers.get("X-Request-Id")
-    if given is not None and REQUEST_ID.match(given):
+    if given is not None and PRINTABLE.match(given):
         return given
-    known = request.get("request_id")
-    if known is None:
-        known = request["request_id"] = uuid.uuid4().hex
-    return str(known)
+    return uuid.uuid4().hex
 
 
 def outermost(gateway: Gateway) -> Any:

@@ -66,7 +66,7 @@ class Queries:
         self._waiting = 0
 
     def start(self) -> None:
-        self._admin = AdminClient({**self._kafka, "socket.timeout.ms": 5000})
+        self._admin = AdminClient({**self._kafka, "socket.timeout.ms": 5000, "log_level": 2})
         self._session = aiohttp.ClientSession(
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=READ_TIMEOUT_S),

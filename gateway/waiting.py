@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +42,7 @@ SETTINGS: Mapping[str, Any] = {
     "fetch.error.backoff.ms": 100,
     "queued.min.messages": 10_000,
     "queued.max.messages.kbytes": 16_384,
+    "log_level": 2,  # what is worth telling comes through error_cb, as JSON
     "reconnect.backoff.max.ms": 1000,
 }
 
@@ -150,7 +150,7 @@ class Waiting:
     def _run(self) -> None:
         """The tail thread: read until told to stop; a broken consumer is replaced."""
         while not self._stopping.is_set():
-            consumer = Consumer({**SETTINGS, **self._kafka})
+            consumer = Consumer({**SETTINGS, **self._kafka, "error_cb": _on_error})
             try:
                 consumer.assign(self._ends(consumer))
                 self._became(True)
@@ -225,8 +225,12 @@ class Waiting:
                 watch.put(heard)
 
 
+def _on_error(error: Any) -> None:
+    log.warning("tail: %s", error)
+
+
 def _raise_if_fatal(error: Any) -> None:
     """librdkafka mends what is not fatal; what it can't, a new consumer does."""
     if error.fatal() or error.name() in ("OFFSET_OUT_OF_RANGE", "_AUTO_OFFSET_RESET"):
         raise KafkaException(error)
-    log.warning("tail: %s at %.0f", error, time.time())
+    log.warning("tail: %s", error)
