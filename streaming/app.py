@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import faust
 
 from streaming.context import outside
-from streaming.errors import DriverError, ExitCode, Unsupported
+from streaming.errors import DriverError, ExitCode, Misuse, Unsupported
 from streaming.streams import Agent, Stream, Supervisor
 from streaming.tables import Table, TableManager
 from streaming.topics import Policy, Topic, ValueCodec
@@ -52,7 +52,7 @@ class App(faust.App):
         data = driver.state_dir or Path(tempfile.gettempdir()) / "streaming"
         options.setdefault("datadir", str(data))
         super().__init__(id, **options)
-        self._policies: dict[str, Policy] = {}
+        self._policies: dict[str, tuple[Policy, bool]] = {}  # and whether it was given
 
     @property
     def positions_topic(self) -> str:
@@ -63,23 +63,32 @@ class App(faust.App):
         self,
         *topics: str,
         value_codec: ValueCodec | None = None,
-        on_poison: str = "dead-letter",
-        on_error: str = "stop",
+        on_poison: str | None = None,
+        on_error: str | None = None,
         dead_letters: str | None = None,
         **options: Any,
     ) -> Any:
-        """Declare a topic; see `Policy` for what becomes of records that fail."""
+        """Declare a topic; see `Policy` for what becomes of records that fail.
+
+        Declared again (to read it, and to write it) without a policy it keeps the one that it has.
+        """
         if len(topics) > 1 or options.get("pattern"):
             raise Unsupported(
                 "a topic with several names or a pattern can't be co-partitioned; declare each"
             )
         policy = Policy(
-            on_poison=on_poison,
-            on_error=on_error,
+            on_poison=on_poison or "dead-letter",
+            on_error=on_error or "stop",
             dead_letters=dead_letters or f"{self.conf.id}.dead",
         )
         if topics:
-            self._policies[topics[0]] = policy
+            given = on_poison or on_error or dead_letters
+            kept = self._policies.setdefault(topics[0], (policy, bool(given)))
+            if given and kept[1] and kept[0] != policy:
+                raise Misuse(f"topic {topics[0]} has two policies: {kept[0]} and {policy}")
+            if given:
+                self._policies[topics[0]] = policy, True
+            policy = self._policies[topics[0]][0]
         # Faust builds the topic by its class setting, which knows nothing of codec and policy objects
         topic = super().topic(*topics, **options)
         topic.value_codec, topic.policy = value_codec, policy
@@ -87,7 +96,8 @@ class App(faust.App):
 
     def policy_of(self, topic: str) -> Policy:
         """The policy of a source topic."""
-        return self._policies.get(topic) or Policy(dead_letters=f"{self.conf.id}.dead")
+        kept = self._policies.get(topic)
+        return kept[0] if kept is not None else Policy(dead_letters=f"{self.conf.id}.dead")
 
     def Table(
         self, name: str, *, value_codec: Any = None, watcher: Any = None, **options: Any

@@ -93,6 +93,8 @@ class DriverConfig:
             "linger.ms": 2,
             "retry.backoff.ms": 1,
             "retry.backoff.max.ms": 50,
+            # a missing topic is told well within the transaction's time, not after 30 s
+            "topic.metadata.propagation.max.ms": 1500,
             "delivery.report.only.error": False,
             "queue.buffering.max.messages": 500_000,
             "socket.nagle.disable": True,
