@@ -10,7 +10,6 @@ be accepted'. At most WAITING_LIMIT records are under way; beyond it a caller is
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,13 +18,12 @@ from confluent_kafka import KafkaException, Producer
 from prometheus_client import Counter, Gauge, Histogram
 
 from gateway.errors import Problem
+from gateway.rarely import Rarely
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from schemas.codec import Codec
-
-log = logging.getLogger(__name__)
 
 TIMEOUT_S = 5.0
 WAITING_LIMIT = 20_000
@@ -66,6 +64,7 @@ class Commands:
         self._done: list[tuple[asyncio.Future[None], Any]] = []
         self._stopping = threading.Event()
         self._broken = False
+        self._rarely = Rarely()
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -126,7 +125,7 @@ class Commands:
             )
         except (BufferError, KafkaException) as exc:
             _REFUSED.inc()
-            log.warning("a command could not be handed over: %s", exc)
+            self._rarely.warn("refused", f"commands can't be handed over: {exc}")
             raise Problem("OVERLOADED", headers={"Retry-After": "1"}) from exc
         self._under_way += 1
         started = time.perf_counter()
@@ -167,14 +166,14 @@ class Commands:
                     future.set_result(None)
                 continue
             _FAILED.inc()
-            log.warning("a command was not acknowledged: %s", error)
+            self._rarely.warn("lost", f"commands are not acknowledged: {error.str()}")
             if not future.done():
                 problem = Problem("BROKER_UNAVAILABLE", headers={"Retry-After": "2"})
                 future.set_exception(problem)
 
     def _on_error(self, error: Any) -> None:
         self._broken = self._broken or bool(error.fatal())
-        log.warning("producer: %s", error)
+        self._rarely.warn(error.name(), f"the producer: {error.str()}")
 
     def _replace(self) -> None:
         """A producer that failed for good answers what it holds with errors, and a new one goes on."""

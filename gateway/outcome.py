@@ -126,7 +126,7 @@ async def pursue(call: Call, identity: Identity, pursuit: Pursuit) -> Answer:
     gateway = call.gateway
     wait_s = call.prefer.wait_s
     if identity.repeated:
-        if (found := await pursuit.looked()) is not None:
+        if (found := await _look(pursuit)) is not None:
             return _with(found, pursuit, call)
         if not wait_s:
             return _accepted(pursuit, call)

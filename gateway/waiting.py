@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
 from prometheus_client import Counter, Gauge
 
+from gateway.rarely import Rarely
 from schemas.errors import Unreadable
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Waiting:
         self._watches: dict[Subject, list[Watch]] = {}
         self._stopping = threading.Event()
         self._live = False
+        self._rarely = Rarely()
         self._came_alive: asyncio.Event = asyncio.Event()
 
     def start(self) -> None:
@@ -150,17 +152,20 @@ class Waiting:
     def _run(self) -> None:
         """The tail thread: read until told to stop; a broken consumer is replaced."""
         while not self._stopping.is_set():
-            consumer = Consumer({**SETTINGS, **self._kafka, "error_cb": _on_error})
+            consumer = Consumer({**SETTINGS, **self._kafka, "error_cb": self._on_error})
             try:
                 consumer.assign(self._ends(consumer))
                 self._became(True)
                 self._read(consumer)
             except KafkaException as exc:
-                log.warning("the tail of the event topics is interrupted: %s", exc)
+                self._rarely.warn("interrupted", f"the event topics can't be read: {exc}")
                 self._stopping.wait(RETRY_S)
             finally:
                 self._became(False)
                 consumer.close()
+
+    def _on_error(self, error: Any) -> None:
+        self._rarely.warn(error.name(), f"the tail of the event topics: {error.str()}")
 
     def _ends(self, consumer: Consumer) -> list[TopicPartition]:
         """Every partition of the event topics, at the place where its next record will be."""
@@ -190,6 +195,7 @@ class Waiting:
             batch = []
             for message in (first, *consumer.consume(BATCH, 0)):
                 if message.error() is not None:
+                    self._on_error(message.error())
                     _raise_if_fatal(message.error())
                     continue
                 subject = (services[message.topic() or ""], message.key() or b"")
@@ -225,12 +231,7 @@ class Waiting:
                 watch.put(heard)
 
 
-def _on_error(error: Any) -> None:
-    log.warning("tail: %s", error)
-
-
 def _raise_if_fatal(error: Any) -> None:
     """librdkafka mends what is not fatal; what it can't, a new consumer does."""
     if error.fatal() or error.name() in ("OFFSET_OUT_OF_RANGE", "_AUTO_OFFSET_RESET"):
         raise KafkaException(error)
-    log.warning("tail: %s", error)
