@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import psutil
 
 from deploy.local.kafka import STEADY, Kafka
+from deploy.local.parts import answers
 from deploy.local.processes import free_ports
 
 SERVICES = ("user", "account", "transaction", "payment", "notification", "risk", "relay")
@@ -46,13 +45,7 @@ class Worker:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=self.environment)
 
     def ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(
-                f"http://127.0.0.1:{self.port}/readiness", timeout=2
-            ) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            return False
+        return answers(f"http://127.0.0.1:{self.port}/readiness")
 
     def wait_ready(self, timeout_s: float = 90) -> None:
         """Until it is ready; a worker that ended is started again, as a supervisor would."""
@@ -80,6 +73,7 @@ class System:
     program: tuple[str, ...] = ("pipeline.py",)  # what runs as a worker
     settings: dict[str, str] = field(default_factory=dict)
     kafka: Any = None
+    gateway: Any = None
     workers: list[Worker] = field(default_factory=list)
 
     def __enter__(self) -> System:
@@ -95,6 +89,9 @@ class System:
             if worker.process is not None and worker.process.poll() is None:
                 worker.process.send_signal(signal.SIGCONT)
                 worker.kill()
+        if self.gateway is not None:
+            self.gateway.kill()
+            self.gateway.wait()
         self.kafka.kill_all()
 
     @property
@@ -140,6 +137,37 @@ class System:
             self.add(*group, instance=f"{group[0]}-0" if split else "all-0")
         for worker in self.workers:
             worker.wait_ready()
+
+    def start_gateway(self) -> tuple[str, dict[str, str]]:
+        """Start a gateway and register an administrator: its URL and the log-in body."""
+        (port,) = free_ports(1)
+        admin = {"email": "admin@bench.example", "password": "a-password-of-the-bench"}
+        environment = {
+            **self.environment("gateway"),
+            "STREAMBANK_GATEWAY_PORT": str(port),
+            "STREAMBANK_ADMIN_PASSWORD": admin["password"],
+        }
+        with (self.directory / "gateway.log").open("ab") as out:
+            command = [sys.executable, "pipeline.py", "gateway"]
+            self.gateway = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        while not answers(f"{url}/readiness"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"gateway: {(self.directory / 'gateway.log').read_text()[-2000:]}"
+                )
+            time.sleep(0.1)
+        made = subprocess.run(
+            [sys.executable, "pipeline.py", "create-admin", "--email", admin["email"]],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode:
+            raise RuntimeError(made.stderr)
+        return url, admin
 
     def cpu_s(self) -> float:
         """CPU seconds that all workers have used so far."""
