@@ -705,8 +705,10 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
             if error is None:
                 changes = self._encode(cycle)
                 await self._call(self._commit, cycle, changes)
+            elif _hides_the_cause(error):
+                await self._call(self._send_offsets, cycle)  # answers with the cause
         except (KafkaException, CommitFailed) as exc:
-            error = error or exc
+            error = exc if error is None or _hides_the_cause(error) else error
         if error is not None:
             return await self._roll_back(cycle, error)
         self._fault("committed")
@@ -1117,6 +1119,12 @@ def _transaction_broken(exc: BaseException) -> bool:
     return bool(
         error.txn_requires_abort() or error.retriable() or error.code() == KafkaError._STATE
     )
+
+
+def _hides_the_cause(exc: BaseException) -> bool:
+    """A write that was refused because an earlier one had failed: it is not this record's fault."""
+    cause = exc.cause if isinstance(exc, RecordFailed) else exc
+    return isinstance(cause, KafkaException) and cause.args[0].code() == KafkaError._STATE
 
 
 def _passes(exc: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -56,9 +57,16 @@ def row_not_encodable(topics: dict[str, Any], table: Any, value: int) -> None:
     table[b"k"] = value
 
 
+def told_while_the_agent_still_writes(topics: dict[str, Any], table: Any, value: int) -> None:
+    too_large_for_the_topic(topics, table, value)
+    while True:  # until the broker's refusal makes the next write raise
+        topics["out"].put(value=b"noise")
+        time.sleep(0.005)
+
+
 CASES = (
     too_large, too_large_for_the_topic, no_key_for_a_compacted_topic, missing_topic, missing_partition,
-    row_too_large, row_not_encodable,
+    row_too_large, row_not_encodable, told_while_the_agent_still_writes,
 )  # fmt: skip
 
 
