@@ -12,7 +12,6 @@ import gzip
 import logging
 import re
 import time
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -214,7 +213,7 @@ def request_id(request: web.Request) -> str:
     given = request.headers.get("X-Request-Id")
     if given is not None and PRINTABLE.match(given):
         return given
-    return uuid.uuid4().hex
+    return request[TRACE].span_id
 
 
 def outermost(gateway: Gateway) -> Any:
