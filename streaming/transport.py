@@ -28,15 +28,21 @@ class Conductor(_Conductor):
         return None
 
     def channels_of(self, tp: TP) -> list[Any]:
-        """The channels (one per agent) that read this source partition, in a fixed order."""
-        return sorted(
-            self._tp_index.get(tp, ()), key=lambda channel: str(channel.active_partitions)
-        )
+        """The channels (one per agent) that read this source, in a fixed order.
+
+        By topic alone: an index by partition would be behind for a moment after a rebalance, and records
+        that no channel reads would be committed as if they had been processed.
+        """
+        found = [channel for channel in self._topics if tp.topic in channel.topics]
+        if not found:
+            raise Misuse(f"no agent reads {tp.topic}: its records must not be passed by")
+        return sorted(found, key=lambda channel: str(channel.active_partitions))
 
 
 class Producer(_Producer):
     """Idempotent producer for sends outside of agents; a send is done when the broker has it."""
 
+    transport: Any
     _producer_client: KafkaProducer | None = None
 
     async def on_start(self) -> None:
@@ -87,7 +93,7 @@ class Producer(_Producer):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[RecordMetadata] = loop.create_future()
 
-        def settle(error: KafkaError | None, metadata: RecordMetadata | None) -> None:
+        def settle(error: KafkaError | None, metadata: Any) -> None:
             if not future.done():
                 if error is not None:
                     future.set_exception(KafkaException(error))
