@@ -90,7 +90,7 @@ class App(faust.App):
                 self._policies[topics[0]] = policy, True
             policy = self._policies[topics[0]][0]
         # Faust builds the topic by its class setting, which knows nothing of codec and policy objects
-        topic = super().topic(*topics, **options)
+        topic: Any = super().topic(*topics, **options)
         topic.value_codec, topic.policy = value_codec, policy
         return topic
 
@@ -103,10 +103,20 @@ class App(faust.App):
         self, name: str, *, value_codec: Any = None, watcher: Any = None, **options: Any
     ) -> Any:
         """Declare a table. `value_codec`: an object with loads and dumps; `watcher`: see `tables.Watcher`."""
-        table = super().Table(name, **options)
+        table: Any = super().Table(name, **options)
         table.value_codec, table.watcher = value_codec, watcher
         table.immutable = bool(getattr(value_codec, "immutable", False))
         return table
+
+    def agent(
+        self, channel: Any = None, *, isolated_partitions: bool = False, **options: Any
+    ) -> Any:
+        """Declare an agent on a topic, as in Faust."""
+        if isolated_partitions:
+            raise Unsupported(
+                "isolated_partitions: the batches of a partition are one after another anyway; leave it out"
+            )
+        return super().agent(channel, **options)
 
     def GlobalTable(self, *args: Any, **kw: Any) -> Any:
         raise Unsupported("GlobalTable: send the record to each partition and keep it in a table")
@@ -158,8 +168,9 @@ class App(faust.App):
         return self.transport
 
     async def _stop_consumer(self) -> None:
-        if self._consumer is not None:
-            await self._consumer.finish()  # the running transaction ends first
+        consumer: Any = self._consumer
+        if consumer is not None:
+            await consumer.finish()  # the running transaction ends first
 
     def fail_stop(self, error: BaseException) -> None:
         """Nothing was committed: end the process; its supervisor starts it from the committed state."""

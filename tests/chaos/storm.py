@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-
 @dataclass(slots=True)
 class Count:
     """Kills by service: of a ready worker, and inside of an open transaction."""

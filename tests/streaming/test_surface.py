@@ -292,3 +292,11 @@ def test_streams_have_no_operator_that_is_neither_proven_nor_refused() -> None:
     public = {name for name in vars(faust.Stream) if not name.startswith("_")} - service
     operators = {name for name in public if callable(getattr(faust.Stream, name, None))}
     assert operators - proven - set(REFUSED_OPERATORS) == set()
+
+
+def test_isolated_partitions_are_refused(prefix: str) -> None:
+    app = streaming.App(
+        prefix, driver=streaming.DriverConfig(instance="0", bootstrap="localhost:1")
+    )
+    with pytest.raises(streaming.Unsupported, match="isolated_partitions"):
+        app.agent(app.topic("numbers"), isolated_partitions=True)
