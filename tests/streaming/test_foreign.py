@@ -141,7 +141,7 @@ async def test_input_in_a_foreign_transaction(bootstrap: str, name: str) -> None
 TINY = {
     "cleanup_policy": "compact",
     "segment_ms": "100",
-    "delete_retention_ms": "100",
+    "delete_retention_ms": "2000",
     "min_cleanable_dirty_ratio": "0.001",
     "min_compaction_lag_ms": "0",
     "file_delete_delay_ms": "100",
@@ -248,9 +248,8 @@ async def test_compaction_during_a_restore_does_not_bring_deleted_keys_back(
     name, bootstrap = f"{prefix}keeper", compacting.bootstrap
     changelog = f"{name}-kept-changelog"
     create(bootstrap, f"{name}.in")
-    create(
-        bootstrap, changelog, cleanup_policy="compact"
-    )  # it is left alone until the restore reads
+    # the active segment is left alone until the restore reads
+    create(bootstrap, changelog, cleanup_policy="compact", delete_retention_ms="2000")
     await fill(keeper(name, bootstrap), bootstrap, [(b"a", b"1")], {(0, b"a"): b"1"})
     write(bootstrap, changelog, [(b"noise", b"1" * 900)] * 50, partition=0)
     await fill(keeper(name, bootstrap), bootstrap, [(b"a", b"0")], {})
