@@ -1,6 +1,6 @@
 """CPU of a transfer through all services, without a broker: the whole, and each step of it.
 
-    python -m bench.step [--transfers 3000] [--rounds 5]
+    python -m bench.step [--transfers 3000] [--rounds 5] [--split]
 
 Real apps, agents, tables, deciders and codec; only librdkafka is a list here. CPU of this process is
 measured, not time, and the best of the rounds: a busy machine makes it a little slower, not wrong.
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agents.envelope import Input
+from agents.recent import Recent
 from agents.relay import Relay, copies
 from agents.transact import Shell
 from agents.worker import collect_rarely
@@ -107,6 +108,7 @@ class Bank:
 
     broker: Broker = field(default_factory=Broker)
     codec: Codec = field(default_factory=Codec)
+    recent: Recent | None = None  # None: as if each service ran in a process of its own
     shells: dict[str, Shell] = field(default_factory=dict)
     readers: list[tuple[App, str, Callable[[Any], Any]]] = field(default_factory=list)
     read: dict[tuple[str, str, int], int] = field(default_factory=lambda: defaultdict(int))
@@ -118,13 +120,13 @@ class Bank:
     def __post_init__(self) -> None:
         where = Installation(partitions=PARTITIONS)
         for name, service in SERVICES.items():
-            shell = Shell(_app(name), service, self.codec, where)
+            shell = Shell(_app(name), service, self.codec, where, self.recent)
             self.shells[name] = shell
             self._listen(shell.app)
             for n in range(PARTITIONS):
                 shell.table.held[n] = part = TablePartition(shell.table, n, MemoryStore())
                 shell.watched.assigned(n, _View(part))
-        relay = Relay(_app(RELAY), DECIDERS, self.codec, where)
+        relay = Relay(_app(RELAY), DECIDERS, self.codec, where, self.recent)
         self._listen(relay.app)
 
     def _listen(self, app: App) -> None:
@@ -404,9 +406,9 @@ class Collected:
             self.cpu_s += time.process_time() - self._started
 
 
-async def measure(count: int, rounds: int) -> None:
+async def measure(count: int, rounds: int, split: bool) -> None:
     random.seed(7)
-    bank = Bank()
+    bank = Bank(recent=None if split else Recent())
     await bank.fund(1_000)
     collect_rarely()
     collected = Collected()
@@ -441,8 +443,9 @@ def main() -> None:
     )
     parser.add_argument("--transfers", type=int, default=3_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--split", action="store_true", help="as if each service were a process")
     options = parser.parse_args()
-    asyncio.run(measure(options.transfers, options.rounds))
+    asyncio.run(measure(options.transfers, options.rounds, options.split))
 
 
 if __name__ == "__main__":

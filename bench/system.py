@@ -30,17 +30,12 @@ class Worker:
     port: int
     environment: dict[str, str]
     log: Path
+    program: tuple[str, ...] = ("pipeline.py",)
     process: Any = None
 
     def start(self) -> None:
-        command = [
-            sys.executable,
-            "pipeline.py",
-            "worker",
-            *self.services,
-            "--ops-port",
-            str(self.port),
-        ]
+        arguments = ("worker", *self.services, "--ops-port", str(self.port))
+        command = [sys.executable, *self.program, *arguments]
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=self.environment)
 

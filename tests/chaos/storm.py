@@ -61,10 +61,15 @@ class Storm:
     # -- what can happen --------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """kill -9 of a random worker, which starts again at once, as under a supervisor."""
-        worker = self._chance.choice(self.system.workers)
+        """kill -9 of a random worker, ready ones first; every other kill waits for an open transaction."""
+        workers = self._chance.sample(self.system.workers, len(self.system.workers))
+        worker = next((w for w in workers if w.ready()), workers[0])
         ready = worker.ready()
-        time.sleep(self._chance.random() * 0.2)
+        deadline = time.monotonic() + (0.5 if self._chance.random() < 0.5 else 0.0)
+        while time.monotonic() < deadline and not any(
+            self._open(worker, s) for s in worker.services
+        ):
+            time.sleep(0.0005)
         if worker.process.poll() is None:
             worker.kill()
             for service in worker.services:
