@@ -91,6 +91,10 @@ class DriverConfig:
             "transaction.timeout.ms": int(self.transaction_timeout_s * 1000),
             "partitioner": "murmur2_random",
             "linger.ms": 2,
+            # a record of the largest usual size must fit a dead letter, with its reason and origin;
+            # a batch of several stays within what every topic takes
+            "message.max.bytes": 2 << 20,
+            "batch.size": 1_000_000,
             "retry.backoff.ms": 1,
             "retry.backoff.max.ms": 50,
             # a missing topic is told well within the transaction's time, not after 30 s

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Producer as KafkaProducer
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from faust.types import TP
 from faust.types.transports import ConsumerT
 from mode import Service
@@ -39,9 +39,19 @@ from streaming.errors import (
     RecordFailed,
     Stuck,
     UnknownOutcome,
+    kafka_error,
 )
 from streaming.positions import POSITION_KEY, Position, Topology, check_log, check_position
-from streaming.restore import Cancelled, Token, log_ends, restore, stable_offsets
+from streaming.restore import (
+    EARLIEST,
+    LATEST,
+    Cancelled,
+    Token,
+    log_ends,
+    restore,
+    stable_offsets,
+)
+from streaming.standby import Standby
 from streaming.stores import MemoryStore, Store
 from streaming.tables import TablePartition, TableView
 
@@ -54,6 +64,8 @@ from streaming.crashes import Crashes
 log = logging.getLogger(__name__)
 
 UNKNOWN_COMMIT_S = 60.0  # how long a commit without an answer is asked for again
+# of one question: where a record was refused librdkafka waits all of it, and says so when asked again
+COMMIT_ASK_S = 1.0
 OUTAGE_S = 180.0  # how long transactions may fail in a row before the process is started anew
 NEW_TOPIC_S = 5.0  # how long a topic may be unknown before it is missing
 CRASHES = 3  # starts without a commit after which records are taken one by one
@@ -96,13 +108,13 @@ def _place(tp: TP, offset: int) -> str:
     return f"{tp.topic}-{tp.partition}@{offset}"
 
 
-class Consumer(Service, ConsumerT):  # type: ignore[misc]
+class Consumer(Service, ConsumerT):
     """Faust's consumer; owns offsets, transactions, and the tables' life."""
 
     logger = log
     in_transaction = False
-    transactions = None
-    scheduler = None
+    transactions: Any = None
+    scheduler: Any = None
     commit_interval = 0.0
 
     def __init__(
@@ -141,6 +153,7 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         self._group: Any = None
         self._failure_pause_s = 0.0
         self._failing_since: float | None = None
+        self._standby: Standby | None = None
         self._topic_ids: dict[str, str] = {}
         self._tombstones_s: dict[str, float] = {}  # by changelog
         self._given_up: dict[TP, set[int]] = {}  # offsets that an operator lets pass
@@ -179,9 +192,11 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
             try:
                 return self._producer.init_transactions(30)
             except KafkaException as exc:
-                if not exc.args[0].retriable() or time.monotonic() > deadline:
+                if not kafka_error(exc).retriable() or time.monotonic() > deadline:
                     raise
-                log.warning("%s: init_transactions is tried again: %s", self.app_id, exc.args[0])
+                log.warning(
+                    "%s: init_transactions is tried again: %s", self.app_id, kafka_error(exc)
+                )
 
     async def on_stop(self) -> None:
         await self.finish()
@@ -191,6 +206,8 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         if self._consumer is not None:
             await self._call(self._consumer.close)
         self._drop_assignment()
+        if self._standby is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._standby.stop)
         for store in self._stores.values():
             store.close()
         self._thread.shutdown(wait=False)
@@ -212,9 +229,12 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         except Exception as exc:  # noqa: BLE001 - ends the process
             self.app.fail_stop(exc)
             return
-        assert self._consumer is not None
+        if self.driver.standby and self.app.tables:
+            self._standby = self._new_standby()
+        consumer = self._consumer
+        assert consumer is not None
         await self._call(
-            lambda: self._consumer.subscribe(  # type: ignore[union-attr]
+            lambda: consumer.subscribe(
                 list(names),
                 on_assign=self._kafka_assigned,
                 on_revoke=self._kafka_revoked,
@@ -270,9 +290,9 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
                 try:
                     found[name] = future.result(31)
                 except KafkaException as exc:
-                    if exc.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    if kafka_error(exc).code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                         raise
-                    missing = f"{self.app_id}: topic {name}: {exc.args[0].str()}"
+                    missing = f"{self.app_id}: topic {name}: {kafka_error(exc).str()}"
             if missing is None:
                 return found
             if time.monotonic() > deadline:
@@ -292,7 +312,7 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         try:
             self._admin.create_topics([new])[new.topic].result(30)
         except KafkaException as exc:
-            if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            if kafka_error(exc).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
 
     def _check_changelogs(self) -> None:
@@ -411,6 +431,9 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         assert self._topology is not None
         admin, topology = self._admin, self._topology
         sources = sorted(assignment.tps)
+        if self._standby is not None:
+            assignment.token.check()
+            self._standby.keep(self._others({tp.partition for tp in sources}))
         if not sources:  # more workers than partitions
             return 0
         committed = stable_offsets(
@@ -428,8 +451,8 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
             self._tombstones_s,
             self.driver.takeover_timeout_s,
         )
-        lows = log_ends(admin, sources, OffsetSpec.earliest())
-        highs = log_ends(admin, sources, OffsetSpec.latest())
+        lows = log_ends(admin, sources, EARLIEST)
+        highs = log_ends(admin, sources, LATEST)
         for partition in sorted({tp.partition for tp in sources}):
             here = {
                 tp.topic: offset for tp, offset in committed.items() if tp.partition == partition
@@ -443,6 +466,30 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
                 check_log(self.app_id, tp.topic, tp.partition, committed[tp], lows[tp], highs[tp])
             assignment.offsets[tp] = committed.get(tp, lows[tp])
         return count
+
+    def _new_standby(self) -> Standby:
+        assert self._admin is not None
+        return Standby(
+            self.app_id,
+            self.driver.client(self.app_id),
+            self._admin,
+            self._standby_store,
+            self._tombstones_s,
+            self._standby_failed,
+        )
+
+    def _others(self, ours: set[int]) -> list[TP]:
+        """The changelog partitions that others own."""
+        assert self._topology is not None
+        numbers = [n for n in range(self._topology.partitions) if n not in ours]
+        return [TP(topic, n) for topic in self.changelogs.values() for n in numbers]
+
+    def _standby_store(self, tp: TP) -> Store:
+        [name] = [name for name, topic in self.changelogs.items() if topic == tp.topic]
+        return self._store(name, tp.partition)
+
+    def _standby_failed(self, error: BaseException) -> None:
+        self.loop.call_soon_threadsafe(self.app.fail_stop, error)
 
     def _store(self, table: str, partition: int) -> Store:
         store = self._stores.get((table, partition))
@@ -705,11 +752,11 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
             if error is None:
                 changes = self._encode(cycle)
                 await self._call(self._commit, cycle, changes)
-            elif _hides_the_cause(error):
-                await self._call(self._send_offsets, cycle)  # answers with the cause
         except (KafkaException, CommitFailed) as exc:
             error = exc if error is None or _hides_the_cause(error) else error
         if error is not None:
+            if _hides_the_cause(error):
+                error = await self._call(self._cause, cycle, error)
             return await self._roll_back(cycle, error)
         self._fault("committed")
         self._merge(cycle, changes)
@@ -784,7 +831,7 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
                 self._producer.send_offsets_to_transaction(offsets, self._group, 10)
                 break
             except KafkaException as exc:
-                error = exc.args[0]
+                error = kafka_error(exc)
                 if (
                     error.txn_requires_abort()
                     or not error.retriable()
@@ -793,6 +840,14 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
                     raise
                 time.sleep(0.02)
         self._fault("offsets")
+
+    def _cause(self, cycle: Cycle, error: BaseException) -> BaseException:
+        """In the Kafka thread: why the transaction can't go on, which a request for it answers."""
+        try:
+            self._send_offsets(cycle)
+        except KafkaException as exc:
+            return exc
+        return error
 
     def _encode(self, cycle: Cycle) -> dict[TablePartition, list[tuple[bytes, bytes | None]]]:
         """Changed rows as changelog records, each encoded once."""
@@ -887,20 +942,23 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
     def _ask_for_commit(self) -> None:
         """Ask until the broker says yes or no: a commit whose outcome is unknown is never aborted."""
         assert self._producer is not None
-        deadline = time.monotonic() + UNKNOWN_COMMIT_S
+        said = time.monotonic()
+        deadline = said + UNKNOWN_COMMIT_S
         while True:
             try:
-                return self._producer.commit_transaction(10)
+                return self._producer.commit_transaction(COMMIT_ASK_S)
             except KafkaException as exc:
-                error = exc.args[0]
+                error = kafka_error(exc)
                 if error.txn_requires_abort() or error.fatal():
                     raise
                 if time.monotonic() > deadline:
                     raise UnknownOutcome(
                         f"{self.app_id}: no answer to a commit: {error.str()}"
                     ) from exc
-                log.warning("%s: asks for the commit again: %s", self.app_id, error)
-                time.sleep(0.1)
+                if time.monotonic() > said + 10:
+                    said = time.monotonic()
+                    log.warning("%s: asks for the commit again: %s", self.app_id, error)
+                time.sleep(0.02)
 
     def _merge(
         self, cycle: Cycle, changes: dict[TablePartition, list[tuple[bytes, bytes | None]]]
@@ -958,8 +1016,8 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         metrics.ABORTS.labels(self.app_id).inc()
         for part in cycle.dirty:
             part.drop()
-        if isinstance(error, KafkaException) and error.args[0].fatal():
-            raise Fenced(f"{self.app_id}: {error.args[0].str()}") from error
+        if isinstance(error, KafkaException) and kafka_error(error).fatal():
+            raise Fenced(f"{self.app_id}: {kafka_error(error).str()}") from error
         await self._call(self._abort, error)
         if isinstance(error, RecordFailed) and not isinstance(error.cause, KafkaException):
             return self._suspect(error.tp, error.offset, error.cause)
@@ -980,13 +1038,14 @@ class Consumer(Service, ConsumerT):  # type: ignore[misc]
         deadline = time.monotonic() + UNKNOWN_COMMIT_S
         while True:
             try:
-                return self._producer.abort_transaction(10)
+                self._producer.abort_transaction(10)
+                return self._fault("aborted")
             except KafkaException as exc:
-                if exc.args[0].retriable() and time.monotonic() < deadline:
+                if kafka_error(exc).retriable() and time.monotonic() < deadline:
                     time.sleep(0.1)
                     continue
                 raise Fenced(
-                    f"{self.app_id}: can't abort ({exc.args[0].str()}) after {error!r}"
+                    f"{self.app_id}: can't abort ({kafka_error(exc).str()}) after {error!r}"
                 ) from error
 
     def _suspect(self, tp: TP, offset: int | None, cause: BaseException) -> None:
@@ -1115,7 +1174,7 @@ def _transaction_broken(exc: BaseException) -> bool:
     """A Kafka error of the transaction as a whole, not of the record that was being written."""
     if not isinstance(exc, KafkaException):
         return False
-    error = exc.args[0]
+    error = kafka_error(exc)
     return bool(
         error.txn_requires_abort() or error.retriable() or error.code() == KafkaError._STATE
     )
@@ -1124,7 +1183,7 @@ def _transaction_broken(exc: BaseException) -> bool:
 def _hides_the_cause(exc: BaseException) -> bool:
     """A write that was refused because an earlier one had failed: it is not this record's fault."""
     cause = exc.cause if isinstance(exc, RecordFailed) else exc
-    return isinstance(cause, KafkaException) and cause.args[0].code() == KafkaError._STATE
+    return isinstance(cause, KafkaException) and kafka_error(cause).code() == KafkaError._STATE
 
 
 def _passes(exc: BaseException) -> bool:
@@ -1142,7 +1201,7 @@ def _passes(exc: BaseException) -> bool:
         KafkaError.INVALID_TIMESTAMP,
         KafkaError.TOPIC_EXCEPTION,
     }
-    return exc.args[0].code() not in permanent
+    return kafka_error(exc).code() not in permanent
 
 
 __all__ = ["CommitFailed", "Consumer", "DriverError"]

@@ -37,11 +37,11 @@ class Batch:
 
     @property
     def first(self) -> int:
-        return self.records[0].offset()
+        return int(self.records[0].offset())
 
     @property
     def next_offset(self) -> int:
-        return self.records[-1].offset() + 1
+        return int(self.records[-1].offset()) + 1
 
     def __repr__(self) -> str:
         return f"<Batch {self.tp.topic}-{self.partition} [{self.first}, {self.next_offset})>"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,14 +21,15 @@ class Crashes:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.starts, self.working, self.tries = 0, "", {}  # type: ignore[var-annotated]
+        self.starts, self.working = 0, ""
+        self.tries: dict[str, int] = {}
         self._dirty = False
         try:
-            kept: Mapping[str, object] = json.loads(path.read_bytes())
+            kept: Mapping[str, Any] = json.loads(path.read_bytes())
         except (FileNotFoundError, json.JSONDecodeError):
             return
-        self.starts = int(kept["starts"])  # type: ignore[call-overload]
-        self.tries = dict(kept["tries"])  # type: ignore[call-overload]
+        self.starts = int(kept["starts"])
+        self.tries = dict(kept["tries"])
         working = str(kept["working"])
         if working:
             self.tries[working] = self.tries.get(working, 0) + 1

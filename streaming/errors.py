@@ -10,7 +10,10 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from confluent_kafka import KafkaError
+
 if TYPE_CHECKING:
+    from confluent_kafka import KafkaException
     from faust.types import TP
 
 
@@ -81,3 +84,11 @@ class RecordFailed(Exception):
     def __init__(self, tp: TP, offset: int | None, cause: BaseException) -> None:
         super().__init__(f"{tp.topic}-{tp.partition}@{offset}: {cause!r}")
         self.tp, self.offset, self.cause = tp, offset, cause
+
+
+def kafka_error(exc: KafkaException) -> KafkaError:
+    """What Kafka says in an exception; one that carries only text (a registry's client raises such) is no error of
+    the transaction and never passes for an outage of it.
+    """
+    error = exc.args[0] if exc.args else None
+    return error if isinstance(error, KafkaError) else KafkaError(KafkaError._APPLICATION, str(exc))

@@ -26,6 +26,14 @@ TAKEOVER_WAIT_S = Gauge(
     "Waiting so far for another worker's open transaction",
     ["app"],
 )
+STANDBY_RECORDS = Counter(
+    "streaming_standby_records_total", "Changelog records read into standby copies", ["app"]
+)
+STANDBY_BEHIND = Gauge(
+    "streaming_standby_behind_partitions",
+    "Standby copies that have not yet reached the end of their changelog",
+    ["app"],
+)
 LAG = Gauge(
     "streaming_lag_records",
     "Committed records of a source not yet read",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import (
@@ -25,15 +25,18 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from faust.types import TP
 
 from streaming import metrics
-from streaming.errors import Inconsistent
+from streaming.errors import Inconsistent, kafka_error
 from streaming.positions import POSITION_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from streaming.stores import Store
 
 log = logging.getLogger(__name__)
+
+EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # it has no types
+LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 # leaders and coordinators move, brokers restart: it passes
 MOVING = {
@@ -91,9 +94,9 @@ def stable_offsets(
                 request, require_stable=True, request_timeout=10
             )[group].result(11)
         except KafkaException as exc:
-            if exc.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            if kafka_error(exc).code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return {}
-            waiting, answer = [str(exc.args[0])], None
+            waiting, answer = [str(kafka_error(exc))], None
         for tp in answer.topic_partitions if answer else ():
             if tp.error is not None:
                 waiting.append(f"{tp.topic}-{tp.partition}: {tp.error.str()}")
@@ -133,7 +136,7 @@ def log_ends(admin: AdminClient, tps: Sequence[TP], spec: OffsetSpec) -> dict[TP
         try:
             return {TP(tp.topic, tp.partition): f.result(31).offset for tp, f in futures.items()}
         except KafkaException as exc:
-            if exc.args[0].code() not in MOVING or time.monotonic() > deadline:
+            if kafka_error(exc).code() not in MOVING or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
 
@@ -179,27 +182,16 @@ def _restore(
     timeout_s: float,
 ) -> tuple[set[TP], int]:
     """One pass over what is behind. Answers the partitions that were, and records read."""
-    ends = log_ends(admin, list(stores), OffsetSpec.latest())
-    starts = log_ends(admin, list(stores), OffsetSpec.earliest())
-    for tp, store in stores.items():
-        if store.next_offset and not starts[tp] <= store.next_offset <= ends[tp]:
-            store.clear()
-        old_s = time.time() - store.as_of_s
-        if 0 < store.next_offset < ends[tp] and old_s > tombstones_s[tp.topic] / 2:
-            log.warning("%s-%d: the local state is %.0f s old: read again", *tp, old_s)
-            store.clear()
+    ends = log_ends(admin, list(stores), LATEST)
+    starts = log_ends(admin, list(stores), EARLIEST)
+    clear_unusable(stores, starts, ends, tombstones_s)
     left = {tp for tp, store in stores.items() if ends[tp] > max(store.next_offset, starts[tp])}
     behind = set(left)
     if not left:
         return behind, 0
     consumer = Consumer(
         {
-            **config,
-            "group.id": "restore",
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
+            **reader(config),
             "fetch.message.max.bytes": 4 << 20,
             "queued.max.messages.kbytes": 128 << 10,
             "fetch.wait.max.ms": 50,
@@ -219,6 +211,72 @@ def _restore(
         consumer.close()
 
 
+def clear_unusable(
+    stores: Mapping[TP, Store],
+    starts: Mapping[TP, int],
+    ends: Mapping[TP, int],
+    tombstones_s: Mapping[str, float],
+) -> None:
+    """Empty the stores that are of another log, or so old that deletions may have been forgotten since."""
+    for tp, store in stores.items():
+        if store.next_offset and not starts[tp] <= store.next_offset <= ends[tp]:
+            store.clear()
+        old_s = time.time() - store.as_of_s
+        if 0 < store.next_offset < ends[tp] and old_s > tombstones_s[tp.topic] / 2:
+            log.warning("%s-%d: the local state is %.0f s old: read again", *tp, old_s)
+            store.clear()
+
+
+def reader(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a consumer without a group that reads changelogs."""
+    return {
+        **config,
+        "group.id": "restore",
+        "enable.auto.commit": False,
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "auto.offset.reset": "error",
+    }
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a few messages say of one changelog partition."""
+
+    rows: list[tuple[bytes, bytes | None]] = field(default_factory=list)
+    position: bytes | None = None
+    next_offset: int = 0
+    as_of_s: float = 0.0
+    ended: bool = False  # the log's end was reached among them
+
+
+def changes(messages: Iterable[Any]) -> dict[TP, Changes]:
+    """Messages by changelog partition. Raises KafkaException when reading can't go on from there."""
+    found: dict[tuple[str, int], Changes] = {}
+    for message in messages:
+        error = message.error()
+        place = message.topic(), message.partition()
+        if error is None:
+            here = found.get(place)
+            if here is None:
+                here = found[place] = Changes()
+            key = message.key()
+            if key == POSITION_KEY:
+                here.position = message.value()
+            else:
+                here.rows.append((key, message.value()))
+            here.next_offset = message.offset() + 1
+            here.as_of_s = message.timestamp()[1] / 1000
+        elif error.code() == KafkaError._PARTITION_EOF:
+            here = found.setdefault(place, Changes())
+            here.next_offset, here.as_of_s, here.ended = message.offset(), time.time(), True
+        elif error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise KafkaException(error)
+        else:
+            log.warning("changelogs: %s", error)
+    return {TP(*place): here for place, here in found.items()}
+
+
 def _read(
     consumer: Consumer,
     stores: Mapping[TP, Store],
@@ -231,33 +289,15 @@ def _read(
     last_progress = said = time.monotonic()
     while left:
         token.check()
-        messages = consumer.consume(10_000, 0.05)
+        messages: list[Any] = consumer.consume(10_000, 0.05)
         count += len(messages)
-        found: dict[TP, list[tuple[bytes, bytes | None]]] = {}
-        positions: dict[TP, bytes] = {}
-        next_offsets: dict[TP, tuple[int, float]] = {}
-        for message in messages:
-            error = message.error()
-            tp = TP(message.topic(), message.partition())
-            if error is None:
-                key = message.key()
-                if key == POSITION_KEY:
-                    positions[tp] = message.value()
-                else:
-                    found.setdefault(tp, []).append((key, message.value()))
-                next_offsets[tp] = message.offset() + 1, message.timestamp()[1] / 1000
-            elif error.code() == KafkaError._PARTITION_EOF:
-                next_offsets[tp] = message.offset(), time.time()
-            elif error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:
-                raise KafkaException(error)
-            else:
-                log.warning("restore: %s", error)
-        for tp, (next_offset, as_of_s) in next_offsets.items():
-            stores[tp].apply(found.get(tp, ()), positions.get(tp), next_offset, as_of_s)
-            if next_offset >= ends[tp]:
+        found = changes(messages)
+        for tp, new in found.items():
+            stores[tp].apply(new.rows, new.position, new.next_offset, new.as_of_s)
+            if new.next_offset >= ends[tp]:
                 left.discard(tp)
         now = time.monotonic()
-        if next_offsets:
+        if found:
             last_progress = now
         elif now - last_progress > timeout_s:
             raise Inconsistent(

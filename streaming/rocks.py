@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch
 
@@ -85,7 +85,8 @@ class RocksStore:
         self.position, self.next_offset, self.as_of_s = position, next_offset, as_of_s
 
     def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        for key, value in self._db.items(from_key=prefix or None):
+        rows: Any = self._db.items(from_key=prefix or None)  # raw mode: bytes alone
+        for key, value in rows:
             if not key.startswith(prefix):
                 return
             if key != META:

@@ -22,7 +22,7 @@ from streaming.errors import Misuse, Poison, Unsupported
 from streaming.topics import Topic
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from streaming.context import Batch
 
@@ -45,9 +45,11 @@ REFUSED = {
 }
 
 
-class Stream(faust.Stream):
+class Stream(faust.Stream[Any]):
     """`async for value in stream`, `.events()`, `.items()`, `.take(n, within)`, `.enumerate()`, `.filter(…)`."""
 
+    app: Any
+    channel: Any
     batch: Batch | None = None
     _value: Any = None
     _set_event: Any = None
@@ -71,9 +73,8 @@ class Stream(faust.Stream):
         batch: Batch = event.value
         self.batch = batch
         enter(batch)
-        _current_event.set(
-            self._event_now
-        )  # faust.current_event() calls it as it would a weak reference
+        # faust.current_event() calls it as it would a weak reference
+        _current_event.set(self._event_now)  # type: ignore[arg-type]
         return batch
 
     def _end_batch(self, batch: Batch) -> None:
@@ -128,7 +129,7 @@ class Stream(faust.Stream):
             assert self.batch.pos is not None
             yield self.batch.records[self.batch.pos].key(), value
 
-    async def take(self, max_: int, within: Any = None) -> AsyncIterator[Any]:
+    async def take(self, max_: int, within: Any = None) -> AsyncGenerator[Any, None]:
         """Lists of at most `max_` values, never of two transactions: what is there is given at once.
 
         `within` is therefore always kept. The list's records are processed when the next list is asked for.
@@ -214,12 +215,12 @@ class Agent(_Agent):
             "agent.test_context(): test the pure function that the agent calls, or a real broker"
         )
 
-    async def ask(self, *args: Any, **kw: Any) -> Any:
+    def _ask(self, *args: Any, **kw: Any) -> Any:
         raise Unsupported(
             "agent.ask(): an answer in a transaction can't be waited for inside it; send a topic"
         )
 
-    join = map = kvjoin = kvmap = ask
+    ask = join = map = kvjoin = kvmap = _ask
 
 
 def _running_batch() -> Batch | None:

@@ -145,12 +145,13 @@ def _row_key(key: Any) -> bytes:
     return data
 
 
-class Table(faust.Table):
+class Table(faust.Table[Any, Any]):
     """faust.Table on the driver: `value_codec` is an object with loads and dumps; keys are bytes or text.
 
     A codec whose values never change in place says so with `immutable = True`: then decoded rows are kept.
     """
 
+    app: Any
     watcher: Watcher | None = None
 
     def __init__(
@@ -165,7 +166,7 @@ class Table(faust.Table):
         self._dumps: Callable[[Any], bytes] | None = None
         self._loads: Callable[[bytes], Any] | None = None
 
-    def clone(self) -> Any:
+    def clone(self, **kwargs: Any) -> Any:
         return self
 
     def _bind(self) -> None:
@@ -234,6 +235,19 @@ class Table(faust.Table):
         part.overlay[key] = value
         batch.cycle.dirty[part] = None
 
+    def change(self, rows: Mapping[str, Any]) -> None:
+        """Write the running record's rows at once, None deletes: a check a record, not a check a row."""
+        batch = current_batch()
+        if batch is None:
+            raise Misuse(f"table {self.name}: rows change only in an agent, in its transaction")
+        part = self.held[batch.partition]
+        overlay = part.overlay
+        for key, value in rows.items():
+            overlay[key.encode()] = DELETED if value is None else value
+        if POSITION_KEY in overlay:
+            raise Misuse(f"the key {POSITION_KEY!r} is reserved for the driver")
+        batch.cycle.dirty[part] = None
+
     def pop(self, key: Any, *default: Any) -> Any:
         value = self.get(key, *default) if default else self[key]
         del self[key]
@@ -266,7 +280,7 @@ class Table(faust.Table):
             f"{self.name}.partition(n).scan(prefix)"
         )
 
-    __iter__ = keys = values = items = __len__ = as_ansitable = _scan  # type: ignore[assignment]
+    __iter__ = keys = values = items = __len__ = as_ansitable = _scan
 
     def clear(self) -> None:
         raise Unsupported(

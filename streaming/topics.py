@@ -91,7 +91,8 @@ def key_bytes(
         return key
     if isinstance(key, str):
         return key.encode()
-    return registry.dumps_key(kind, key, serializer=serializer)
+    data: bytes | None = registry.dumps_key(kind, key, serializer=serializer)
+    return data
 
 
 class Topic(faust.Topic):
@@ -138,7 +139,8 @@ class Topic(faust.Topic):
             self._bind()
         return None if data is None else self._decode_value(data)
 
-    def put(
+    # Faust's put hands an event to a channel in memory: on a topic it would bypass the transaction
+    def put(  # type: ignore[override]
         self,
         *,
         key: Any = None,
@@ -180,7 +182,10 @@ class Topic(faust.Topic):
         **unused: Any,
     ) -> Awaitable[RecordMetadata]:
         """Send in the agent's transaction; in a timer or page at once. `timestamp` is in seconds."""
-        return await self._send(key, value, partition, timestamp, headers, unused)
+        sent: Awaitable[RecordMetadata] = await self._send(
+            key, value, partition, timestamp, headers, unused
+        )
+        return sent
 
     def send_soon(
         self,

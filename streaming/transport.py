@@ -17,7 +17,7 @@ from faust.types import TP, RecordMetadata
 from mode.utils.times import want_seconds
 
 from streaming.consumer import Consumer
-from streaming.errors import Misuse
+from streaming.errors import Misuse, kafka_error
 from streaming.partitioner import partition_of
 
 
@@ -161,7 +161,7 @@ class Producer(_Producer):
         try:
             await asyncio.wrap_future(future)
         except KafkaException as exc:
-            if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            if kafka_error(exc).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
 
     def supports_headers(self) -> bool:

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka import KafkaException
 
 from tests.streaming.kit import Number, app, committed, create, running, until, values, write
 
@@ -31,6 +32,14 @@ class Broken(Number):
 
 def too_large(topics: dict[str, Any], table: Any, value: int) -> None:
     topics["out"].put(value=b"x" * 2_000_000)
+
+
+def too_large_for_any_broker(topics: dict[str, Any], table: Any, value: int) -> None:
+    topics["out"].put(value=b"x" * 3_000_000)
+
+
+def a_client_of_its_own_fails(topics: dict[str, Any], table: Any, value: int) -> None:
+    raise KafkaException("schema not found")  # text, where Kafka's own carry an error
 
 
 def too_large_for_the_topic(topics: dict[str, Any], table: Any, value: int) -> None:
@@ -65,7 +74,8 @@ def told_while_the_agent_still_writes(topics: dict[str, Any], table: Any, value:
 
 
 CASES = (
-    too_large, too_large_for_the_topic, no_key_for_a_compacted_topic, missing_topic, missing_partition,
+    too_large, too_large_for_any_broker, a_client_of_its_own_fails, too_large_for_the_topic,
+    no_key_for_a_compacted_topic, missing_topic, missing_partition,
     row_too_large, row_not_encodable, told_while_the_agent_still_writes,
 )  # fmt: skip
 
@@ -111,6 +121,27 @@ async def test_only_the_record_is_isolated(
     healthy = [n for n in range(60) if n < BAD or (n > BAD and on_error == "dead-letter")]
     assert found == [*healthy, *range(100, 300)]
     assert values(bootstrap, f"{prefix}dead") == ([b"40"] if on_error == "dead-letter" else [])
+
+
+async def test_a_record_as_large_as_a_topic_takes_fits_its_dead_letter(
+    bootstrap: str, prefix: str
+) -> None:
+    create(bootstrap, f"{prefix}in", f"{prefix}out")
+    create(bootstrap, f"{prefix}dead", max_message_bytes=str(2 << 20))
+    one = app(f"{prefix}large", bootstrap, attempts=2)
+    source = one.topic(f"{prefix}in", value_codec=Number(), dead_letters=f"{prefix}dead")
+    out = one.topic(f"{prefix}out", value_codec=Number())
+
+    @one.agent(source)
+    async def agent(stream: Any) -> None:
+        async for value in stream:
+            out.put(value=value)
+
+    large = b"x" * 999_900
+    write(bootstrap, f"{prefix}in", [(b"a", b"1"), (b"a", large), (b"a", large), (b"a", b"2")])
+    async with running(one):
+        await until(lambda: values(bootstrap, f"{prefix}out") == [b"1", b"2"])
+    assert values(bootstrap, f"{prefix}dead") == [large] * 2
 
 
 async def test_dead_letters_that_cannot_be_written_stop_the_partition(
