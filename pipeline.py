@@ -29,6 +29,7 @@ from confluent_kafka.admin import AdminClient
 import logs
 from agents import account, notification, payment, risk, transaction, user
 from agents.perform import Perform, Wiring
+from agents.recent import Recent
 from agents.redrive import NoOrigin, redrive
 from agents.relay import Relay
 from agents.transact import Shell
@@ -69,6 +70,7 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
     where = installation(settings)
     workers = Workers(settings)
     lookup = SchemaLog(settings.kafka, f"{settings.prefix}{SCHEMAS}")
+    recent = Recent() if len(services) > 1 else None
     for name in services:
         codec = Codec(lookup)
         if name == PERFORM:
@@ -77,9 +79,10 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
             )
             workers.perform = Perform(wiring, codec, settings.rail_url)
         elif name == RELAY:
-            workers.relay = Relay(_app(settings, RELAY), DECIDERS, codec, where)
+            workers.relay = Relay(_app(settings, RELAY), DECIDERS, codec, where, recent)
         else:
-            workers.shells[name] = Shell(_app(settings, name), SERVICES[name], codec, where)
+            app = _app(settings, name)
+            workers.shells[name] = Shell(app, SERVICES[name], codec, where, recent)
     return workers
 
 

@@ -76,12 +76,12 @@ def place(ce_id: bytes) -> Place:
     return Place(topic, int(partition), int(offset), int(n))
 
 
-def running_record() -> Any:
-    """The record (confluent_kafka.Message) that the running agent works on."""
+def running() -> tuple[Any, Any]:
+    """The batch that the running agent works on, and its record (a confluent_kafka.Message)."""
     batch = current_batch()
     assert batch is not None
     assert batch.pos is not None
-    return batch.records[batch.pos]
+    return batch, batch.records[batch.pos]
 
 
 class Envelope:

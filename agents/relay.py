@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agents.envelope import SERVICES, running_record
+from agents.envelope import SERVICES, running
+from agents.recent import Recent
 from schemas.errors import Unreadable
+from topics.catalog import TOPICS
 from topics.subscriptions import EVERY, SUBSCRIPTIONS, relays
 
 if TYPE_CHECKING:
@@ -49,46 +51,53 @@ class Relay:
     """The app that copies. It keeps no state."""
 
     def __init__(
-        self, app: Any, deciders: dict[str, Decider], codec: Codec, installation: Installation
+        self,
+        app: Any,
+        deciders: dict[str, Decider],
+        codec: Codec,
+        installation: Installation,
+        recent: Recent | None = None,
     ) -> None:
         self.app = app
         self.codec = codec
         self.installation = installation
-        self._topics: dict[str, Any] = {}
+        self._recent = recent or Recent()
+        self._names = {topic.name: f"{installation.namespace}{topic.name}" for topic in TOPICS}
         for name, types in relayed(deciders).items():
             self._copy_from(name, types)
-
-    def _topic(self, name: str) -> Any:
-        topic = self._topics.get(name)
-        if topic is None:
-            topic = self._topics[name] = self.app.topic(
-                f"{self.installation.namespace}{name}",
-                key_type=bytes,
-                value_type=bytes,
-                value_serializer="raw",
-                on_poison="stop",
-                on_error="stop",
-            )
-        return topic
 
     def _copy_from(self, service: str, types: frozenset[bytes]) -> None:
         async def copy(stream: Any) -> None:
             async for value in stream:
-                record = running_record()
+                batch, record = running()
                 headers = record.headers() or []
-                if dict(headers).get("ce_type") in types:
-                    self._put(record, value, headers)
+                if _type(headers) in types:
+                    self._put(batch.cycle, record, value, headers)
 
-        self.app.agent(self._topic(f"{service}.events"), name=f"relay.{service}")(copy)
+        topic = self.app.topic(
+            self._names[f"{service}.events"],
+            key_type=bytes,
+            value_type=bytes,
+            value_serializer="raw",
+            on_poison="stop",
+            on_error="stop",
+        )
+        self.app.agent(topic, name=f"relay.{service}")(copy)
 
-    def _put(self, record: Any, value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
+    def _put(
+        self, cycle: Any, record: Any, value: bytes | None, headers: list[tuple[str, bytes]]
+    ) -> None:
         if value is None:
             raise Unreadable("a fact without value")
-        for name, key, partition in copies(self.codec.decode(value), self.installation.partitions):
-            self._topic(name).put(
-                key=record.key() if key is None else key,
-                value=value,
-                partition=partition,
-                headers=headers,
-                timestamp_ms=record.timestamp()[1],
-            )
+        fact = self._recent.get(value) or self.codec.decode(value)
+        at_ms = record.timestamp()[1]
+        for name, key, partition in copies(fact, self.installation.partitions):
+            to = record.key() if key is None else key
+            cycle.produce(self._names[name], to, value, partition, headers, at_ms)
+
+
+def _type(headers: list[tuple[str, bytes]]) -> bytes | None:
+    for name, value in headers:
+        if name == "ce_type":  # the second one of our own
+            return value
+    return None

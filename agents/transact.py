@@ -16,18 +16,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from agents.envelope import Envelope, Headers, Input, dead_headers, running_record
+from agents.envelope import Envelope, Headers, Input, dead_headers, running
 from agents.watched import Watched, weigh
 from domain.decider import Decider, Tick, handle
 from domain.ledger import SystemBalance
 from domain.payment import RailAnswered
 from logs import context, trace_id
 from schemas.errors import Unreadable
+from topics.catalog import TOPICS
 from topics.subscriptions import EVERY, SUBSCRIPTIONS, route
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from agents.recent import Recent
     from domain.decider import Changes, Event, Message, Rows
     from topics.catalog import Installation
 
@@ -79,27 +81,31 @@ def commands(decider: Decider) -> frozenset[type]:
 
 
 class Heard:
-    """The log context of a message; made for each, so what it says is found only when asked."""
+    """The log context of the message that an agent works on; it says what its headers say, when asked."""
 
-    __slots__ = ("_headers", "service")
+    __slots__ = ("headers", "service")
 
-    def __init__(self, service: str, headers: Mapping[str, bytes]) -> None:
-        self.service, self._headers = service, headers
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self.headers: Mapping[str, bytes] = {}
 
     @property
     def trace_id(self) -> str | None:
-        return trace_id(self._headers.get("traceparent", b"").decode(errors="replace"))
+        return trace_id(self.headers.get("traceparent", b"").decode(errors="replace"))
 
     @property
     def user_id(self) -> str | None:
-        return self._headers.get("actor", b"").decode(errors="replace") or None
+        return self.headers.get("actor", b"").decode(errors="replace") or None
 
 
 class Transactor:
     """One service's step from record to records. Knows no Kafka."""
 
-    def __init__(self, service: Service, codec: Codec, partitions: int) -> None:
+    def __init__(
+        self, service: Service, codec: Codec, partitions: int, recent: Recent | None = None
+    ) -> None:
         self.service = service
+        self.recent = recent
         self.decider = service.decider
         self.codec = codec
         self.partitions = partitions
@@ -115,7 +121,9 @@ class Transactor:
         """The message in a record. `Unreadable` says why it is none that may be handled."""
         if value is None:
             raise Unreadable("no value")
-        message = self.codec.decode(value)
+        message = None if self.recent is None else self.recent.get(value)
+        if message is None:
+            message = self.codec.decode(value)
         kind = type(message)
         if not source.foreign:
             if kind not in self._messages:
@@ -135,7 +143,7 @@ class Transactor:
 
     def _said(self, source: Input, events: Sequence[Event]) -> Iterator[Said]:
         envelope, encode, at_ms = self._envelope, self.codec.encode, source.at_ms
-        aggregate_id, place = self.decider.aggregate_id, source.place
+        aggregate_id, place, recent = self.decider.aggregate_id, source.place, self.recent
         carried = envelope.carried(source)
         for n, event in enumerate(events):
             kind = type(event)
@@ -144,7 +152,10 @@ class Transactor:
             headers = envelope.event(carried, place, n, kind, subject)
             topic = self._private_topic if kind in self._private else self._events_topic
             yield Said(topic, subject.encode(), value, source.partition, headers, at_ms)
-            for inbox, key in route(event):
+            routes = route(event)
+            if routes and recent is not None:
+                recent.add(value, event)
+            for inbox, key in routes:
                 if key is EVERY:
                     for partition in range(self.partitions):
                         yield Said(inbox, subject.encode(), value, partition, headers, at_ms)
@@ -156,18 +167,14 @@ class Transactor:
         topic, headers = f"{self.service.name}.dead", dead_headers(source, why)
         return Said(topic, key, value, source.partition, headers, source.at_ms)
 
-    def bind_log(self, source: Input) -> None:
-        """Log what follows with the trace and the user of this message."""
-        context.set(Heard(self.service.name, source.headers))
-
 
 class TableRows(Mapping[str, Any]):
     """The table of the running record's partition, as deciders read it."""
 
     __slots__ = ("_get",)
 
-    def __init__(self, table: Any) -> None:
-        self._get = table.here().get  # found once for a record, not for each of its rows
+    def __init__(self, part: Any) -> None:
+        self._get = part.get
 
     def get(self, key: str, default: Any = None) -> Any:
         row = self._get(key.encode())
@@ -202,13 +209,18 @@ class Shell:
     """One service's app on the driver: its agent, its table and its ticks."""
 
     def __init__(
-        self, app: Any, service: Service, codec: Codec, installation: Installation
+        self,
+        app: Any,
+        service: Service,
+        codec: Codec,
+        installation: Installation,
+        recent: Recent | None = None,
     ) -> None:
         self.app = app
         self.service = service
         self.codec = codec
         self.installation = installation
-        self.transactor = Transactor(service, codec, installation.partitions)
+        self.transactor = Transactor(service, codec, installation.partitions, recent)
         self.watched = Watched(service.decider.indexes, service.name)
         self.table = app.Table(
             "table",
@@ -218,58 +230,41 @@ class Shell:
             watcher=self.watched,
         )
         self._keeps_ledger = SystemBalance in service.decider.rows
-        self._topics: dict[str, Any] = {}
-        self._inbox = self._topic(f"{service.name}.inbox")
+        self._names = {topic.name: f"{installation.namespace}{topic.name}" for topic in TOPICS}
+        self._inbox = app.topic(
+            self._names[f"{service.name}.inbox"],
+            key_type=bytes,
+            value_type=bytes,
+            value_serializer="raw",
+            on_poison="stop",
+            on_error="stop",
+        )
         app.agent(self._inbox, name=f"{service.name}.decide")(self._decide)
         app.timer(1.0, name=f"{service.name}.ticks")(self._tick)
 
-    def _topic(self, name: str) -> Any:
-        topic = self._topics.get(name)
-        if topic is None:
-            topic = self._topics[name] = self.app.topic(
-                f"{self.installation.namespace}{name}",
-                key_type=bytes,
-                value_type=bytes,
-                value_serializer="raw",
-                on_poison="stop",
-                on_error="stop",
-            )
-        return topic
-
     async def _decide(self, stream: Any) -> None:
-        table, topic = self.table, self._topic
-        name = self._inbox.get_topic_name()
+        table, names = self.table, self._names
+        inbox = self._inbox.get_topic_name()
+        heard = Heard(self.service.name)
+        context.set(heard)
         async for value in stream:
-            record = running_record()
-            source = Input(
-                name,
-                record.partition(),
-                record.offset(),
-                record.timestamp()[1],
-                dict(record.headers() or ()),
-            )
-            rows = TableRows(table)
+            batch, record = running()
+            heard.headers = headers = dict(record.headers() or ())
+            at_ms = record.timestamp()[1]
+            source = Input(inbox, batch.partition, record.offset(), at_ms, headers)
+            rows = TableRows(table.held[batch.partition])
             said, changes = self._step(rows, source, record.key(), value)
-            if self._keeps_ledger:
-                weigh(source.partition, rows, changes)
-            for row_key, row in changes.items():
-                if row is None:
-                    del table[row_key]
-                else:
-                    table[row_key] = row
-            for to, key, data, partition, headers, at_ms in said:
-                topic(to).put(
-                    key=key,
-                    value=data,
-                    partition=partition,
-                    headers=headers,
-                    timestamp_ms=at_ms,
-                )
+            if changes:
+                if self._keeps_ledger:
+                    weigh(source.partition, rows, changes)
+                table.change(changes)
+            produce = batch.cycle.produce
+            for to, key, data, partition, saying, said_ms in said:
+                produce(names[to], key, data, partition, saying, said_ms)
 
     def _step(
         self, rows: Rows, source: Input, key: bytes | None, value: bytes | None
     ) -> tuple[list[Said], Changes]:
-        self.transactor.bind_log(source)
         try:
             message = self.transactor.read(source, key, value)
         except Unreadable as why:

@@ -329,11 +329,16 @@ def steps(  # noqa: C901 - a function a step
         if isinstance(event, TransactionCompleted)
     ]
 
+    kept = {s.record._value: s.message for s in found} if bank.recent else {}
+
     def decode() -> None:
         for sample in found:
-            codec.decode(sample.record._value)
+            value = sample.record._value
+            if sample.source.foreign or kept.get(value) is None:
+                codec.decode(value)
         for _, value in relayed:
-            codec.decode(value)
+            if kept.get(value) is None:
+                codec.decode(value)
 
     def decide() -> None:
         for s in found:
