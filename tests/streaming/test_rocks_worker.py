@@ -1,0 +1,100 @@
+"""Workers on RocksDB, and workers that keep their name: what a restart reads, and what it leaves alone."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from streaming.rocks import RocksStore
+from tests.streaming.kit import create, rows, running, until, wait_until, write
+from tests.streaming.test_cycle import adder
+from tests.streaming.test_kills import check, drained
+from tests.streaming.test_standby import load, restored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("point", ["before commit", "before merge"])
+def test_a_restart_after_kill_9_reads_what_the_files_lack(
+    bootstrap: str, prefix: str, worker: Callable[..., Any], tmp_path: Path, point: str
+) -> None:
+    name = f"{prefix}rocks"
+    create(bootstrap, f"{name}.in", f"{name}.out")
+    load(bootstrap, name, 2_000)
+    driver = {"store": "rocksdb", "state_dir": str(tmp_path), "batch_max": 100}
+    common = {"bootstrap": bootstrap, "name": name, "instance": "0", "driver": driver}
+    first = worker("first", die=point, after=15, **common)
+    assert first.ended() == -9
+    again = worker("again", **common)
+    wait_until(lambda: drained(bootstrap, name, 2_000))
+    [count] = restored(again.text)
+    # committed and not yet in the files: one batch; the mark of the log's end counts as one
+    batch = 100 + 1 if point == "before merge" else 0
+    assert batch <= count <= batch + 1
+    check(bootstrap, name)
+
+    again.kill()
+    load(bootstrap, name, 300)
+    last = worker("last", **common)
+    wait_until(lambda: drained(bootstrap, name, 2_300))
+    assert restored(last.text)[0] <= 1
+    check(bootstrap, name)
+
+
+def test_a_member_with_a_name_of_its_own_is_back_without_a_rebalance(
+    bootstrap: str, prefix: str, worker: Callable[..., Any]
+) -> None:
+    name = f"{prefix}static"
+    create(bootstrap, f"{name}.in", f"{name}.out", partitions=2)
+    driver = {"static_membership": True, "session_timeout_s": 20.0}
+    common = {"bootstrap": bootstrap, "name": name, "partitions": 2, "driver": driver}
+    one = worker("one", instance="0", **common)
+    wait_until(lambda: one.said("ready with partitions [0, 1]"))
+    two = worker("two", instance="1", **common)
+    wait_until(lambda: one.said("ready with partitions [0],") and two.said("partitions [1],"))
+    load(bootstrap, name, 200)
+    wait_until(lambda: drained(bootstrap, name, 200))
+    before = two.text.count("ready with")
+    one.kill()
+    load(bootstrap, name, 200)
+    again = worker("again", instance="0", **common)
+    wait_until(lambda: again.said("ready with partitions [0],"))
+    wait_until(lambda: drained(bootstrap, name, 400))
+    assert two.text.count("ready with") == before
+    assert again.text.count("ready with") == 1
+    check(bootstrap, name, 2)
+
+
+def haunt(state: Path, age_s: float) -> None:
+    """Age the files, and put in a row as if its deletion had come later and been forgotten."""
+    [directory] = state.glob("sums-0.*")
+    store = RocksStore(directory)
+    store.apply([(b"deleted", b"1")], None, store.next_offset, time.time() - age_s)
+    store.close()
+
+
+@pytest.mark.parametrize("age_s", [60, 100_000])
+async def test_a_checkpoint_that_may_miss_deletions_is_thrown_away(
+    bootstrap: str, prefix: str, tmp_path: Path, age_s: int
+) -> None:
+    """A day (delete.retention.ms) after a row was deleted nothing in the changelog says so any more."""
+    name = f"{prefix}stale"
+    create(bootstrap, f"{name}.in", f"{name}.out")
+    changelog = f"{name}-sums-changelog"
+    write(bootstrap, f"{name}.in", [(b"k", b"1")] * 10)
+    rocks = {"store": "rocksdb", "state_dir": tmp_path}
+    async with running(adder(name, bootstrap, **rocks)):
+        await until(lambda: rows(bootstrap, changelog) == {(0, b"k"): b"10"})
+    haunt(tmp_path / f"{name}.0", age_s)
+    write(bootstrap, f"{name}.in", [(b"k", b"1")] * 10)
+    async with running(adder(name, bootstrap)):  # in memory: the files fall behind
+        await until(lambda: rows(bootstrap, changelog) == {(0, b"k"): b"20"})
+    one = adder(name, bootstrap, **rocks)
+    async with running(one):
+        view = one.tables["sums"].partition(0)
+        assert view.get(b"k") == 20
+        assert view.get(b"deleted") == (1 if age_s == 60 else None)
