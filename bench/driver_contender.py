@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import streaming
@@ -25,7 +26,7 @@ class Avro:
 
 
 def build(bootstrap: str, name: str, source: str, output: str, **driver: Any) -> streaming.App:
-    config = streaming.DriverConfig(instance="0", bootstrap=bootstrap, **driver)
+    config = streaming.DriverConfig(**{"instance": "0", "bootstrap": bootstrap, **driver})
     app = streaming.App(name, driver=config, topic_partitions=PARTITIONS)
     deposits = app.topic(source, value_codec=Avro(DEPOSIT))
     deposited = app.topic(output, value_codec=Avro(DEPOSITED))
@@ -52,8 +53,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("bootstrap", "name", "source", "output"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--instance", default="0")
+    parser.add_argument("--store", default="memory")
+    parser.add_argument("--state-dir", type=Path)
+    parser.add_argument("--standby", action="store_true")
     logging.basicConfig(level="INFO")
-    asyncio.run(run(build(**vars(parser.parse_args()), static_membership=True)))
+    asyncio.run(
+        run(build(**vars(parser.parse_args()), static_membership=True, session_timeout_s=3.0))
+    )
 
 
 if __name__ == "__main__":

@@ -108,8 +108,8 @@ def create(bootstrap: str, names: dict[str, dict[str, str]]) -> None:
         future.result(30)
 
 
-def fill(bootstrap: str, topic: str, count: int, seed: int = 7) -> None:
-    """Write `count` deposits over KEYS accounts."""
+def fill(bootstrap: str, topic: str, count: int, seed: int = 7, keys: int = KEYS) -> None:
+    """Write `count` deposits over `keys` accounts; with as many keys as deposits, one for each."""
     chance = random.Random(seed)
     producer = Producer(
         {
@@ -121,7 +121,7 @@ def fill(bootstrap: str, topic: str, count: int, seed: int = 7) -> None:
         }
     )
     for n in range(count):
-        account = f"account-{chance.randrange(KEYS):06d}"
+        account = f"account-{n % keys if keys >= count else chance.randrange(keys):06d}"
         record = {
             "deposit_id": f"deposit-{n:08d}",
             "account_id": account,
@@ -132,7 +132,7 @@ def fill(bootstrap: str, topic: str, count: int, seed: int = 7) -> None:
         }
         producer.produce(topic, encode(DEPOSIT, record), account.encode())
         producer.poll(0)
-    producer.flush(60)
+    producer.flush(120)
 
 
 def output_rate(bootstrap: str, topic: str, count: int, timeout_s: float = 120) -> float:

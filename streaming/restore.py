@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +54,10 @@ MOVING = {
     KafkaError._TIMED_OUT,
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._NOENT,  # no leader known at this moment
 }
 
+LEADER_S = 3.0  # how long a leader may take to answer; then it may be another one
 READS = 5  # how often a changelog is read that compaction may have changed meanwhile
 
 
@@ -131,13 +134,16 @@ def log_ends(admin: AdminClient, tps: Sequence[TP], spec: OffsetSpec) -> dict[TP
     deadline = time.monotonic() + 60
     while True:
         futures = admin.list_offsets(
-            asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=30
+            asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=LEADER_S
         )
         try:
             return {TP(tp.topic, tp.partition): f.result(31).offset for tp, f in futures.items()}
         except KafkaException as exc:
             if kafka_error(exc).code() not in MOVING or time.monotonic() > deadline:
                 raise
+            # librdkafka would ask a dead leader that it remembers again, and spin meanwhile
+            with suppress(KafkaException):
+                admin.list_topics(timeout=LEADER_S)
             time.sleep(0.1)
 
 
