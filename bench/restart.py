@@ -141,7 +141,7 @@ class Bench:
             [NewTopic("rows", 1, 1), NewTopic("said", 1, 1)]
         ).values():
             future.result(30)
-        self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5,
+        self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "log_level": 2,
                                    "queue.buffering.max.messages": 1_000_000})  # fmt: skip
         self._outputs = Consumer(self._reader())
         self._outputs.assign([TopicPartition("said", 0, 0)])
@@ -154,6 +154,7 @@ class Bench:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "fetch.wait.max.ms": 10,
+            "log_level": 2,  # the broker ends before its clients
         }
 
     def tell(self, name: str, text: str) -> None:
@@ -282,8 +283,8 @@ def take_over(bench: Bench, owner: Worker, standby: bool) -> Worker:
     took_s = bench.answered() - died
     records, restore_s = other.ready()
     text = (
-        f"{took_s:.2f} s, of which {SESSION_S:.0f} s until the group notices (session time-out); {records:,} records "
-        f"read in {restore_s:.2f} s"
+        f"{took_s:.2f} s, of which up to {SESSION_S:.0f} s until the group notices (session time-out); "
+        f"{records:,} records read in {restore_s:.2f} s"
     )
     if standby:
         text += f"; its copy takes {memory_mb:,.0f} MB"
