@@ -71,6 +71,11 @@ NEW_TOPIC_S = 5.0  # how long a topic may be unknown before it is missing
 CRASHES = 3  # starts without a commit after which records are taken one by one
 
 
+# a leader that is new does not show all that was committed at once: what does not fit is looked at again
+VIEWS = 2
+VIEW_PAUSE_S = 1.5
+
+
 @dataclass(slots=True)
 class Suspect:
     """A record that failed: taken alone, after a pause, until it passes or its policy is applied."""
@@ -436,6 +441,21 @@ class Consumer(Service, ConsumerT):
             self._standby.keep(self._others({tp.partition for tp in sources}))
         if not sources:  # more workers than partitions
             return 0
+        for _ in range(VIEWS):
+            began = time.monotonic()
+            try:
+                return self._restore_once(assignment, admin, topology, sources)
+            except Inconsistent as exc:
+                if time.monotonic() - began > self.driver.takeover_timeout_s / 2:
+                    raise  # it has waited long enough
+                log.warning("%s: looks again: %s", self.app_id, exc)
+                time.sleep(VIEW_PAUSE_S)
+        return self._restore_once(assignment, admin, topology, sources)
+
+    def _restore_once(
+        self, assignment: Assignment, admin: AdminClient, topology: Topology, sources: list[TP]
+    ) -> int:
+        """One view of offsets, changelogs and logs. Raises Inconsistent when they do not fit each other."""
         committed = stable_offsets(
             admin, self.app_id, sources, self.driver.takeover_timeout_s, assignment.token
         )

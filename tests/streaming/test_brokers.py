@@ -93,8 +93,11 @@ class Stand:
 
         wait_until(more, timeout_s)
 
+    def replicas(self, topic: str, partition: int) -> Any:
+        return self.admin.list_topics(topic, 10).topics[topic].partitions[partition]
+
     def leader(self, topic: str, partition: int) -> int:
-        return int(self.admin.list_topics(topic, 10).topics[topic].partitions[partition].leader)
+        return int(self.replicas(topic, partition).leader)
 
     def group_coordinator(self) -> int:
         group = self.admin.describe_consumer_groups([self.name])[self.name].result(10)
@@ -128,16 +131,17 @@ class Stand:
 
     def min_isr_unmet(self, node: int, seconds: float) -> None:
         """A node is away, and what we write to wants all three."""
-        topics = (f"{self.name}.out", f"{self.name}-sums-changelog")
+        out, changelog = f"{self.name}.out", f"{self.name}-sums-changelog"
+        # settings that are not given go back to their defaults
+        set_config(self.kafka.bootstrap, out, min_insync_replicas="3")
+        set_config(
+            self.kafka.bootstrap, changelog, min_insync_replicas="3", cleanup_policy="compact"
+        )
         self.kafka.kill(node)
-        for topic in topics:
-            set_config(self.kafka.bootstrap, topic, min_insync_replicas="3")
-        wait_until(lambda: self.adder.worker.said("transaction aborted"), 60)
+        wait_until(lambda: len(self.replicas(out, 0).isrs) == 2, 60)
         time.sleep(seconds)  # the outage itself
-        for topic in topics:
-            set_config(self.kafka.bootstrap, topic, min_insync_replicas="2")
-        self.goes_on()
         self.kafka.restart(node)
+        self.goes_on()
         self.in_sync()
 
     def settle(self) -> None:

@@ -77,6 +77,8 @@ def settled(bootstrap: str, name: str, count: int, adder: Supervised) -> bool:
     return committed(bootstrap, name, f"{name}.in") >= count and drained(bootstrap, name, count)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
 def test_requests_and_answers_lost(
     bootstrap: str, prefix: str, proxy: Proxy, adder: Supervised
 ) -> None:
