@@ -9,6 +9,7 @@ says what the table says.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from domain.decider import Changes, RowKey, Rows
+    from domain.saga import Reason, TransactionType
+    from domain.transaction import Status
 
 TICKS = 20  # at most so many at once; a backlog is worked off over some seconds
 PATIENCE_MS = 10_000  # a tick that was asked for is not asked for again before
@@ -156,9 +159,16 @@ class Watched:
 def _count(row: Transaction) -> None:
     if row.completed_ms is None or row.completed_ms != row.updated_ms:
         return
-    SAGAS.labels(row.order.type, row.status, row.reason or "").inc()
-    seconds = (row.completed_ms - row.created_ms) / 1000
-    SAGA_S.labels(row.order.type, row.status).observe(seconds)
+    count, seconds = _outcome(row.order.type, row.status, row.reason)
+    count.inc()
+    seconds.observe((row.completed_ms - row.created_ms) / 1000)
+
+
+@cache  # a few dozen outcomes; finding a metric by its labels costs more than to count
+def _outcome(
+    kind: TransactionType, status: Status, reason: Reason | None
+) -> tuple[Counter, Histogram]:
+    return SAGAS.labels(kind, status, reason or ""), SAGA_S.labels(kind, status)
 
 
 def _show(partition: int, row: SystemBalance) -> None:

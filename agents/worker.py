@@ -117,7 +117,8 @@ class Broker:
     """Whether the broker answers, looked at every few seconds."""
 
     def __init__(self, settings: Settings) -> None:
-        self._admin = AdminClient({**settings.kafka, "client.id": "readiness"})
+        self._kafka: dict[str, Any] = {**settings.kafka, "client.id": "readiness"}
+        self._admin = AdminClient(self._kafka)
         self._answered_s = -2 * BROKER_S
         self._said = "not asked yet"
 
@@ -132,6 +133,7 @@ class Broker:
             self._admin.list_topics(topic="__consumer_offsets", timeout=BROKER_S)
         except KafkaException as exc:
             self._said = exc.args[0].str()
+            self._admin = AdminClient(self._kafka)  # one that lost its brokers may never find them
         else:
             self._answered_s = time.monotonic()
 

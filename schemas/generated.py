@@ -323,12 +323,20 @@ def _read_record(
 def _open_blocks(source: Source, depth: int, value: str, empty: str) -> None:
     """Arrays and maps come in blocks, each with a count before it; a count of 0 ends them."""
     count = f"{value}_count"
-    source.add(depth, f"{value} = {empty}", f"{count}, at = read_block(data, at)")
+    source.add(depth, f"{value} = {empty}")
+    _count_block(source, depth, count)
     source.add(depth, f"while {count}:", f"    for _ in range({count}):")
 
 
 def _close_blocks(source: Source, depth: int, value: str) -> None:
-    source.add(depth + 1, f"{value}_count, at = read_block(data, at)")
+    _count_block(source, depth + 1, f"{value}_count")
+
+
+def _count_block(source: Source, depth: int, count: str) -> None:
+    """A count of one byte, the usual one, without a call; read_block knows all others."""
+    source.add(depth, f"{count} = SIZES[data[at]]")
+    source.add(depth, f"if {count} is None or {count} > len(data) - at:")
+    source.add(depth, f"    {count}, at = read_block(data, at)", "else:", "    at += 1")
 
 
 def _resolved(schema: Schema, named: Mapping[str, Schema]) -> Schema:
