@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domain.account import (
@@ -32,23 +35,43 @@ if TYPE_CHECKING:
     from gateway.queries import Row
     from gateway.waiting import Heard
 
+LISTED_S = 1.0
+NEWEST = 100  # entries of a list that are looked at for one that was just added
+
 
 async def create(call: Call) -> Answer:
     """202, or 201 with the account when the client waits for it."""
     body = call.body
     assert isinstance(body, NewAccount)
-    user_id = await _holder(call, body)
     if body.overdraft_limits and not call.caller.privileged:
         raise Problem("FORBIDDEN", "overdraft limits are for operators")
 
     async def first(identity: Identity) -> Answer:
+        user_id = await _holder(call, body)
         opening = _Opening(call, identity, body, user_id)
         given = await pursue(call, identity, opening)
         if given.status < 300:
             call.gateway.owners.learn(identity.resource_id, user_id)
+        if given.status == 201:
+            await _until_listed(call, user_id, identity.resource_id)
         return given
 
     return await once(call, identify(call), first)
+
+
+async def _until_listed(call: Call, user_id: str, account_id: str) -> None:
+    """The list of a user's accounts is a fact behind: one that was told of 201 finds it there."""
+    queries, end_s = call.gateway.queries, time.monotonic() + LISTED_S
+    partition = queries.partition(user_id)
+    with suppress(Problem):  # the list is moving: the account is open all the same
+        while time.monotonic() < end_s:
+            head = await queries.row("user", user_id, accounts_of_key(user_id), versioned=False)
+            count = head["accounts"] if head else 0
+            keys = [account_of_key(user_id, at) for at in range(max(0, count - NEWEST), count)]
+            entries = (await queries.rows("user", partition, keys)).values()
+            if any(entry is not None and entry["account_id"] == account_id for entry in entries):
+                return
+            await asyncio.sleep(0.01)
 
 
 async def _holder(call: Call, body: NewAccount) -> str:

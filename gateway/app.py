@@ -45,7 +45,10 @@ def build_app(settings: Settings, gateway: Gateway | None = None) -> web.Applica
     app = web.Application(middlewares=[outermost(gateway)], client_max_size=BODY_BYTES)
     app[GATEWAY] = gateway
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, endpoint(gateway, route))
+        handle = endpoint(gateway, route)
+        app.router.add_route(route.method, route.path, handle)
+        if route.method == "GET" and not route.streams:
+            app.router.add_route("HEAD", route.path, handle)
 
     async def parts(_app: web.Application) -> AsyncIterator[None]:
         gateway.start()

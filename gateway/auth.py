@@ -104,7 +104,17 @@ class Tokens:
 
     def withdraw(self, token: str) -> None:
         """Log out: this process takes the refresh token no more. 401 when it is none."""
-        claims = self._claims(token, "refresh")
+        self._withdraw(self._claims(token, "refresh"))
+
+    def withdraw_access(self, authorization: str) -> None:
+        """The same for the access token in a header; what is none any more is let go."""
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise unauthenticated("send Authorization: Bearer <access token>")
+        self._withdraw(self._claims(token.strip(), "access"))
+        self._verified.pop(token, None)
+
+    def _withdraw(self, claims: dict[str, Any]) -> None:
         now = time.time()
         self._withdrawn = {jti: exp for jti, exp in self._withdrawn.items() if exp > now}
         if len(self._withdrawn) < CACHED_TOKENS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.auth import Caller
@@ -27,3 +27,5 @@ class Call:
     raw_body: Any = None  # the body as it came, for its fingerprint
     prefer: Prefer = NOTHING
     idempotency_key: str | None = None
+    authorization: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)  # of a response that streams

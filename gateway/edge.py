@@ -15,9 +15,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError, TransferEncodingError
 from prometheus_client import Counter, Histogram
 
 import logs
+from domain.money import is_currency
 from domain.user import Role
 from gateway import auth
 from gateway.answer import Answer, problem_answer
@@ -25,11 +27,11 @@ from gateway.call import Call
 from gateway.errors import Problem
 from gateway.headers import NOTHING, Trace, prefer_of, trace_of
 from gateway.idempotency import key_of
-from gateway.models import Body, Empty, parsed, validated
+from gateway.models import Body, Empty, Logout, parsed, validated
 from gateway.routes import BODY_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from gateway.auth import Caller
     from gateway.routes import Route
@@ -77,13 +79,14 @@ def endpoint(gateway: Gateway, route: Route) -> Callable[[web.Request], Awaitabl
         try:
             call = await _call(gateway, route, request, trace, limits)
             if route.streams:
+                call.headers = _headers(request, trace)
                 response: web.StreamResponse = await route.handler(call, request)
             else:
                 response = respond(await route.handler(call), request, trace)
         except Problem as problem:
             ERRORS.labels(problem.code).inc()
             response = respond(
-                problem_answer(problem, request.path, trace.trace_id), request, trace
+                problem_answer(problem, _instance(request), trace.trace_id), request, trace
             )
         if limits and not response.prepared:
             response.headers.update(limits)
@@ -116,6 +119,8 @@ async def _call(
 ) -> Call:
     headers = request.headers
     caller = _caller(gateway, route, request, limits)
+    if request.query_string:
+        _check_query(route, request.query)
     logs.context.set(
         logs.Context(service="gateway", trace_id=trace.trace_id, user_id=caller.user_id or None)
     )
@@ -128,6 +133,7 @@ async def _call(
         names=request.match_info,
         query=request.query,
         prefer=prefer_of(headers.get("Prefer")) if route.command else NOTHING,
+        authorization=headers.get("Authorization"),
     )
     if route.body is not None:
         call.idempotency_key = key_of(headers.get("Idempotency-Key"))
@@ -136,6 +142,24 @@ async def _call(
         call.raw_body = await _raw_body(route, route.body, request)
         call.body = validated(route.body, call.raw_body)
     return call
+
+
+def _check_query(route: Route, query: Mapping[str, str]) -> None:
+    """400 for a parameter that the route does not know: what is asked for is not to be let go unsaid.
+
+    The schema registry's clients send what they like.
+    """
+    if not route.path.startswith("/api/"):
+        return
+    for name, text in query.items():
+        if name not in route.query:
+            shown = name[:60].encode("ascii", "backslashreplace").decode()
+            raise Problem("BAD_QUERY", f"this route knows no parameter {shown!r}")
+        choice = route.choices.get(name)
+        if choice is not None and text not in choice:
+            raise Problem("BAD_QUERY", f"{name} is one of {', '.join(choice)}")
+        if name == "currency" and not is_currency(text):
+            raise Problem("BAD_QUERY", "currency is an ISO 4217 code in upper case")
 
 
 def _caller(gateway: Gateway, route: Route, request: web.Request, limits: dict[str, str]) -> Caller:
@@ -175,13 +199,20 @@ async def _raw_body(route: Route, model: type[Body], request: web.Request) -> An
         data = await request.read()
     except web.HTTPRequestEntityTooLarge as exc:
         raise Problem("BODY_TOO_LARGE", f"at most {BODY_BYTES} bytes") from exc
-    if not data and model is Empty:
+    except (web.RequestPayloadError, ContentEncodingError, TransferEncodingError) as exc:
+        detail = "the body does not arrive as its headers say"
+        raise Problem("BAD_REQUEST", detail, headers={"Connection": "close"}) from exc
+    if not data and (model is Empty or model is Logout):
         return {}
     if not data and route.body_in_query:
         return dict(request.query)
-    if "Content-Type" in request.headers and not _is_json(request.content_type):
-        raise Problem("UNSUPPORTED_MEDIA_TYPE", f"it is {request.content_type[:100]}")
-    return parsed(data)
+    declared = request.content_type if "Content-Type" in request.headers else None
+    if declared is None or _is_json(declared):
+        return parsed(data)
+    # curl and urllib declare a form when nobody told them what it is
+    if declared == "application/x-www-form-urlencoded" and data[:1] in (b"{", b"["):
+        return parsed(data)
+    raise Problem("UNSUPPORTED_MEDIA_TYPE", f"it is {declared[:100]}")
 
 
 def _is_json(content_type: str) -> bool:
@@ -190,8 +221,7 @@ def _is_json(content_type: str) -> bool:
 
 def respond(given: Answer, request: web.Request, trace: Trace) -> web.Response:
     """An answer as HTTP: traced, compressed where it pays, 304 where the client has it."""
-    headers = {**SECURITY, **given.headers, "traceparent": trace.traceparent}
-    headers["X-Request-Id"] = request_id(request)
+    headers = {**_headers(request, trace), **given.headers}
     etag = given.headers.get("ETag")
     if etag and request.method == "GET":
         headers["Cache-Control"] = "no-cache"
@@ -206,6 +236,12 @@ def respond(given: Answer, request: web.Request, trace: Trace) -> web.Response:
             body = gzip.compress(body, 5)
             headers["Content-Encoding"] = "gzip"
     return web.Response(status=given.status, body=body or None, headers=headers)
+
+
+def _headers(request: web.Request, trace: Trace) -> dict[str, str]:
+    """What every answer carries."""
+    own = {"traceparent": trace.traceparent, "X-Request-Id": request_id(request)}
+    return {**SECURITY, **own}
 
 
 def request_id(request: web.Request) -> str:
@@ -239,7 +275,7 @@ def outermost(gateway: Gateway) -> Any:
         except Exception as exc:
             ERRORS.labels("INTERNAL").inc()
             log.exception("a request failed")
-            problem = problem_answer(Problem("INTERNAL"), request.path, trace.trace_id)
+            problem = problem_answer(Problem("INTERNAL"), _instance(request), trace.trace_id)
             raise _as_exception(respond(problem, request, trace)) from exc
         if not response.prepared:
             if allowed:
@@ -276,7 +312,14 @@ def _http_problem(exc: web.HTTPException, request: web.Request, trace: Trace) ->
     code = codes.get(exc.status, "BAD_REQUEST")
     headers = {}
     if isinstance(exc, web.HTTPMethodNotAllowed):
-        headers["Allow"] = ", ".join(sorted(exc.allowed_methods))
+        headers["Allow"] = ", ".join(sorted({*exc.allowed_methods, "OPTIONS"}))
+        if request.method == "OPTIONS":
+            return Answer(204, headers=headers)
     REQUESTS.labels(request.method if code != "BAD_REQUEST" else "-", "-", str(exc.status)).inc()
     ERRORS.labels(code).inc()
-    return problem_answer(Problem(code, headers=headers), request.path, trace.trace_id)
+    return problem_answer(Problem(code, headers=headers), _instance(request), trace.trace_id)
+
+
+def _instance(request: web.Request) -> str:
+    """A problem names what was asked for as a URI reference, percent-encoded."""
+    return request.rel_url.raw_path

@@ -97,6 +97,8 @@ class Problem(Exception):
         self.code = code
         self.status, self.title = CODES[code]
         self.detail = detail or self.title
+        if self.status == 422 and not errors:
+            errors = (FieldError(pointer="", code=code, detail=self.detail),)
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
         self.members = dict(members or {})

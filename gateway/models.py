@@ -109,6 +109,12 @@ class RefreshToken(Body):
     refresh_token: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
+class Logout(Body):
+    """The refresh token, the access token in Authorization, or both."""
+
+    refresh_token: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
+
+
 class Roles(Body):
     roles: Annotated[
         list[Literal[tuple(role.value for role in Role)]],  # type: ignore[valid-type]

@@ -9,7 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from gateway import answers
 from gateway.errors import CODES, MEDIA_TYPE
-from gateway.models import Empty
+from gateway.models import Empty, Logout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,7 +75,7 @@ def _operation(route: Route, names: dict[type, str]) -> dict[str, Any]:
         operation["x-roles"] = sorted(route.roles)
     if route.body is not None:
         operation["requestBody"] = {
-            "required": route.body is not Empty and not route.body_in_query,
+            "required": route.body not in (Empty, Logout) and not route.body_in_query,
             "content": {"application/json": {"schema": {"$ref": names[route.body]}}},
         }
     return operation
@@ -93,7 +93,11 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         for name in VARIABLE.findall(route.path)
     ]
     for name, about in route.query.items():
-        schema = {"type": "integer", "minimum": 1, "maximum": 200} if name == "limit" else text
+        schema: dict[str, Any] = text
+        if name == "limit":
+            schema = {"type": "integer", "minimum": 1, "maximum": 200}
+        elif name in route.choices:
+            schema = {"type": "string", "enum": list(route.choices[name])}
         found.append({"name": name, "in": "query", "description": about, "schema": schema})
     if route.command:
         found.append(
@@ -134,13 +138,11 @@ def _responses(route: Route, names: dict[type, str]) -> dict[str, Any]:
 def _problems(route: Route) -> list[int]:
     if not route.path.startswith("/api/") or route.path == "/api/openapi.json":
         return []
-    found = [429, 503]
+    found = [400, 429, 503]
     if route.roles is not None:
         found += [401, 403]
     if VARIABLE.search(route.path):
         found += [404]
-    if route.query:
-        found += [400]
     if route.body is not None:
         found += [400, 413, 415, 422]
     if route.command:

@@ -104,7 +104,9 @@ async def once(
     else:
         given = await first(identity.again())
         memory.finish(scope, given)
-    headers = {**given.headers, "Idempotent-Replayed": "true"}
+    headers = {**given.headers, **call.prefer.applied, "Idempotent-Replayed": "true"}
+    if not call.prefer.applied:
+        headers.pop("Preference-Applied", None)
     return Answer(given.status, given.body, headers, given.content_type)
 
 

@@ -66,7 +66,7 @@ class Queries:
         self._waiting = 0
 
     def start(self) -> None:
-        self._admin = AdminClient({**self._kafka, "socket.timeout.ms": 5000, "log_level": 2})
+        self._admin = self._new_admin()
         self._session = aiohttp.ClientSession(
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=READ_TIMEOUT_S),
@@ -79,9 +79,25 @@ class Queries:
         if self._session is not None:
             await self._session.close()
 
+    def _new_admin(self) -> AdminClient:
+        return AdminClient({**self._kafka, "socket.timeout.ms": 5000, "log_level": 2})
+
+    def _replace(self, silent: AdminClient) -> None:
+        """Ask with a new client from now on.
+
+        One that lost all its brokers was seen to never find them again, while a new one did at once.
+        """
+        if self._admin is silent:
+            self._admin = self._new_admin()
+
     def brokers(self, timeout_s: float) -> int:
         """How many brokers answer; KafkaException when none does. Blocks: not for the event loop."""
-        return len(self._admin.list_topics(topic="__none", timeout=timeout_s).brokers)
+        admin = self._admin
+        try:
+            return len(admin.list_topics(topic="__none", timeout=timeout_s).brokers)
+        except KafkaException:
+            self._replace(admin)
+            raise
 
     def partition(self, key: str) -> int:
         """Where an aggregate lives."""
@@ -209,10 +225,15 @@ class Queries:
     async def _look_now(self, service: str) -> None:
         LOOKUPS.labels(service).inc()
         self._looked_s[service] = time.monotonic()
-        group = f"{self._prefix}{service}"
         try:
-            owners = await asyncio.to_thread(partition_owners, self._admin, group, LOOKUP_TIMEOUT_S)
+            self._owners[service] = await asyncio.to_thread(self._held, f"{self._prefix}{service}")
         except (KafkaException, TimeoutError) as exc:
             log.warning("the workers of %s could not be looked up: %s", service, exc)
-            return
-        self._owners[service] = owners
+
+    def _held(self, group: str) -> dict[int, str]:
+        admin = self._admin
+        try:
+            return partition_owners(admin, group, LOOKUP_TIMEOUT_S)
+        except (KafkaException, TimeoutError):
+            self._replace(admin)
+            raise

@@ -8,6 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from domain.account import Status as AccountStatus
+from domain.risk import BlacklistKind, ReviewStatus
+from domain.saga import TransactionType
+from domain.transaction import Status as TransactionStatus
 from domain.user import Role
 from gateway import (
     accounts,
@@ -37,6 +41,7 @@ class Route:
     body: type[models.Body] | None = None
     answers: Mapping[int, type[Any] | None] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of a query parameter
     command: bool = False  # sends a command: takes Prefer and Idempotency-Key, may answer 202
     money: bool = False  # the Idempotency-Key is required
     streams: bool = False  # the handler writes the response itself
@@ -107,7 +112,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     _login("/api/auth/login", users.login, "Log in", models.Login),
     _login("/api/auth/refresh", users.refresh, "New tokens", models.RefreshToken),
-    _login("/api/auth/logout", users.logout, "Log out", models.RefreshToken, answers={204: None}),
+    _login("/api/auth/logout", users.logout, "Log out", models.Logout, answers={204: None}),
     _get(USER, users.get, "One user", answers.User, query=FIELDS),
     _command(
         f"{USER}/roles",
@@ -126,6 +131,7 @@ ROUTES: tuple[Route, ...] = (
         "Accounts, in the order of their opening",
         answers.Accounts,
         query={**PAGE, **FIELDS, **OF_USER, "status": "open, frozen or closed"},
+        choices={"status": tuple(AccountStatus)},
     ),
     _get(ACCOUNT, accounts.get, "One account", answers.Account, query=FIELDS),
     _command(
@@ -167,6 +173,7 @@ ROUTES: tuple[Route, ...] = (
             "currency": "ISO 4217 code",
             "account_id": "source or destination",
         },
+        choices={"status": tuple(TransactionStatus), "type": tuple(TransactionType)},
     ),
     _get(TRANSACTION, transactions.get, "One transaction", answers.Transaction, query=FIELDS),
     _get(f"{TRANSACTION}/trace", transactions.trace, "Its steps", answers.Trace),
@@ -191,6 +198,7 @@ ROUTES: tuple[Route, ...] = (
         answers.Reviews,
         roles=auth.RISK_READS,
         query={**PAGE, **FIELDS, "status": "open, approved, declined or withdrawn"},
+        choices={"status": tuple(ReviewStatus)},
     ),
     _get(REVIEW, risk.review, "One review", answers.Review, roles=auth.RISK_READS, query=FIELDS),
     _command(
@@ -208,6 +216,7 @@ ROUTES: tuple[Route, ...] = (
         answers.Blacklist,
         roles=auth.RISK_READS,
         query={**PAGE, **FIELDS, "kind": "user or account"},
+        choices={"kind": tuple(BlacklistKind)},
     ),
     _command(
         BLACKLIST,

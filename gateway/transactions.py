@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from gateway.call import Call
     from gateway.outcome import Identity, Look
     from gateway.queries import Row
-    from gateway.waiting import Heard
+    from gateway.waiting import Heard, Watch
 
 FINAL = (TransactionCompleted, TransactionFailed, TransactionCancelled)
 HEARTBEAT_S = 10.0
@@ -50,9 +51,9 @@ async def create(call: Call) -> Answer:
     """202, or 201 with the transaction when the client waits for its end."""
     body = call.body
     assert isinstance(body, NewTransaction)
-    owner_id = await _owner(call, body)
 
     async def first(identity: Identity) -> Answer:
+        owner_id = await _owner(call, body)
         return await pursue(call, identity, _Creation(call, identity, body, owner_id))
 
     return await once(call, identify(call), first)
@@ -64,10 +65,14 @@ async def _owner(call: Call, body: NewTransaction) -> str:
     if body.type == "deposit" and not privileged:
         raise Problem("FORBIDDEN", "deposits are for operators")
     member = "destination_account_id" if body.type == "deposit" else "source_account_id"
-    owner_id = await call.gateway.owners.of(getattr(body, member))
+    owners = call.gateway.owners
+    owner_id = await owners.of(getattr(body, member))
     if owner_id is None or not (privileged or owner_id == call.caller.user_id):
         detail = "is no account of yours" if not privileged else "is no account"
         raise invalid(f"/{member}", Reason.ACCOUNT_NOT_FOUND, detail)
+    if call.prefer.wait_s and body.destination_account_id and not privileged:
+        with suppress(Problem):  # the answer shows its balance too, should it be the caller's
+            await owners.of(body.destination_account_id)
     return owner_id
 
 
@@ -284,28 +289,43 @@ async def events(call: Call, request: web.Request) -> web.StreamResponse:
     transaction_id = call.names["transaction_id"]
     with call.gateway.waiting.watch("transaction", transaction_id) as watch:
         row: Row | None = await _mine(call, transaction_id)
-        response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-        )
+        headers = {**call.headers, "Content-Type": "text/event-stream"}
+        response = web.StreamResponse(headers=headers)
         await response.prepare(request)
-        version, said_s = 0, time.monotonic()
-        while True:
-            if row is not None and row["version"] > version:
-                version, said_s = row["version"], time.monotonic()
-                await response.write(_event(version, await _shown_fully(call, row)))
-                if row["status"] != Status.PENDING:
-                    return response
-            elif time.monotonic() - said_s > HEARTBEAT_S:
-                said_s = time.monotonic()
-                await response.write(b": still there\n\n")
-            heard = await watch.next(LOOK_S)
-            try:
-                row = await read(call, transaction_id)
-                if heard is not None and row is not None and row["version"] == version:
-                    await asyncio.sleep(0.02)  # its worker committed, and is about to show it
-                    row = await read(call, transaction_id)
-            except Problem:
-                row = None  # the partition is moving: look again
+        with suppress(ConnectionResetError):  # the client went away
+            await _follow(call, watch, row, response)
+        return response
+
+
+async def _follow(call: Call, watch: Watch, row: Row | None, response: web.StreamResponse) -> None:
+    version, said_s = 0, time.monotonic()
+    shown: Any = await _shown_or_moving(call, row)
+    while True:
+        if row is not None and shown is not None and row["version"] > version:
+            version, said_s = row["version"], time.monotonic()
+            await response.write(_event(version, shown))
+            if row["status"] != Status.PENDING:
+                return
+        elif time.monotonic() - said_s > HEARTBEAT_S:
+            said_s = time.monotonic()
+            await response.write(b": still there\n\n")
+        heard = await watch.next(LOOK_S)
+        try:
+            row = await read(call, call.names["transaction_id"])
+            if heard is not None and row is not None and row["version"] == version:
+                await asyncio.sleep(0.02)  # its worker committed, and is about to show it
+                row = await read(call, call.names["transaction_id"])
+        except Problem:
+            row = None  # the partition is moving: look again
+        shown = await _shown_or_moving(call, row)
+
+
+async def _shown_or_moving(call: Call, row: Row | None) -> dict[str, Any] | None:
+    """None while the partition that knows whose account it is moves: look again."""
+    try:
+        return await _shown_fully(call, row) if row is not None else None
+    except Problem:
+        return None
 
 
 def _event(version: int, value: Any) -> bytes:

@@ -23,8 +23,8 @@ from domain.user import (
 )
 from gateway import auth, views
 from gateway.answer import Answer, answer
-from gateway.errors import Problem, not_found
-from gateway.models import Login, RefreshToken, Registration, Roles
+from gateway.errors import Problem, invalid, not_found
+from gateway.models import Login, Logout, RefreshToken, Registration, Roles
 from gateway.outcome import LOOK, Identity, identify, once, pursue, refused
 
 if TYPE_CHECKING:
@@ -157,8 +157,14 @@ async def refresh(call: Call) -> Answer:
 
 async def logout(call: Call) -> Answer:
     body = call.body
-    assert isinstance(body, RefreshToken)
-    call.gateway.tokens.withdraw(body.refresh_token)
+    assert isinstance(body, Logout)
+    tokens = call.gateway.tokens
+    if body.refresh_token is None and call.authorization is None:
+        raise invalid("/refresh_token", "REQUIRED", "is needed, or the access token's header")
+    if body.refresh_token is not None:
+        tokens.withdraw(body.refresh_token)
+    if call.authorization is not None:
+        tokens.withdraw_access(call.authorization)
     return Answer(204)
 
 

@@ -83,6 +83,13 @@ async def test_malformed_bodies(people: Town, name: str) -> None:
         ("destination_account_id", None, "REQUIRED"),
         ("note", "x", "UNKNOWN_FIELD"),
         ("Amount", 1, "UNKNOWN_FIELD"),
+        # of later services: refused, never taken and not done
+        ("type", "payment", "UNKNOWN_VALUE"),
+        ("type", "exchange", "UNKNOWN_VALUE"),
+        ("dry_run", True, "UNKNOWN_FIELD"),
+        ("destination_currency", "EUR", "UNKNOWN_FIELD"),
+        ("quote_id", "q", "UNKNOWN_FIELD"),
+        ("payment_method_id", "p", "UNKNOWN_FIELD"),
     ],
 )
 async def test_wrong_members(people: Town, member: str, value: Any, code: str) -> None:
@@ -129,6 +136,78 @@ async def test_unknown_path_and_wrong_method(people: Town) -> None:
         "POST", "/api/accounts", data=b"a=1", Content_Type="application/x-www-form-urlencoded"
     )
     assert (form.status, form.code) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "allow"),
+    [
+        ("/api/accounts", 204, "GET, HEAD, OPTIONS, POST"),
+        ("/health", 204, "GET, HEAD, OPTIONS"),
+        ("/api/nowhere", 404, None),
+    ],
+)
+async def test_options_tells_the_methods(
+    people: Town, path: str, status: int, allow: str | None
+) -> None:
+    got = await people.stranger.ask("OPTIONS", path)
+    assert (got.status, got.headers.get("Allow")) == (status, allow)
+
+
+@pytest.mark.parametrize("path", ["/health", "/docs", "/api/accounts", "/api/nowhere"])
+async def test_head_is_get_without_a_body(people: Town, path: str) -> None:
+    admin = await people.admin()
+    head, get = await admin.ask("HEAD", path), await admin.get(path)
+    assert (head.status, head.text) == (get.status, "")
+    assert head.headers["Content-Type"] == get.headers["Content-Type"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/accounts/x?at=2026-01-01T00:00:00Z",  # the past is not served yet: not the present
+        "/api/accounts?status=gone",
+        "/api/transactions?acount_id=x",
+        "/api/transactions?status=done",
+        "/api/transactions?type=loan",
+        "/api/transactions?currency=usd",
+        "/api/transactions?from=2026-01-01T00:00:00Z",
+        "/api/risk/reviews?status=x",
+        "/api/risk/blacklist?kind=x",
+    ],
+)
+async def test_a_query_that_cannot_be_honoured_is_400(people: Town, path: str) -> None:
+    got = await (await people.admin()).get(path)
+    assert (got.status, got.code) == (400, "BAD_QUERY")
+
+
+async def test_a_dry_run_in_the_query_moves_nothing(people: Town) -> None:
+    admin = await people.admin()
+    path = "/api/transactions?dry_run=true"
+    got = await admin.ask("POST", path, ORDER, Idempotency_Key="dry")
+    assert (got.status, got.code) == (400, "BAD_QUERY")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_body_that_is_not_what_its_headers_say(people: Town, encoding: str) -> None:
+    admin = await people.admin()
+    got = await admin.ask("POST", "/api/accounts", data=b"plain", Content_Encoding=encoding)
+    assert (got.status, got.code) == (400, "BAD_REQUEST")
+    assert (await admin.get("/api/accounts")).status == 200
+
+
+async def test_json_that_curl_calls_a_form_is_json(people: Town) -> None:
+    got = await (await people.admin()).ask(
+        "POST",
+        "/api/auth/refresh",
+        data=b'{"refresh_token":"x"}',
+        Content_Type="application/x-www-form-urlencoded",
+    )
+    assert (got.status, got.code) == (401, "UNAUTHENTICATED")
+
+
+async def test_a_problem_names_its_instance_as_a_uri(people: Town) -> None:
+    got = await (await people.admin()).get("/api/accounts/%00%2F")
+    assert got.json["instance"] == "/api/accounts/%00%2F"
 
 
 def forged(**claims: Any) -> str:

@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from confluent_kafka.admin import AdminClient
 
 from deploy.local.processes import free_ports
+from domain.user import user_key
 from gateway import commands
 from gateway.app import build_app
+from gateway.errors import Problem
+from gateway.queries import Queries
 from gateway.services import Gateway
 from settings import Settings
 from tests.gateway.stand import PIPELINE, ROOT, stand, town, until
@@ -115,6 +119,28 @@ async def test_a_killed_gateway_process_is_replaced(own_bank: Stand) -> None:
             return False
 
     await until(answers, "the gateway answers", 30)
+
+
+async def test_a_client_of_the_broker_that_lost_it_is_replaced(own_bank: Stand) -> None:
+    """Reads look up who answers them: one client that is lost must not end all reads for ever."""
+    (nowhere,) = free_ports(1)
+    kafka = {"bootstrap.servers": own_bank.bootstrap}
+    token = own_bank.environment.get("STREAMBANK_INTERNAL_TOKEN", Settings().internal_token)
+    queries = Queries(kafka, own_bank.prefix, 3, token)
+    queries.start()
+    queries._admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{nowhere}", "log_level": 2})
+
+    async def answered() -> bool:
+        try:
+            return await queries.row("user", "nobody", user_key("nobody")) is None
+        except Problem:
+            return False
+
+    try:
+        await until(answered, "a row is read", 30)
+        assert await asyncio.to_thread(queries.brokers, 5.0) == 1
+    finally:
+        await queries.close()
 
 
 def _children(parent: int) -> list[int]:
