@@ -168,8 +168,9 @@ class Bank:
         changes = {part: part.encoded() for part in cycle.dirty}
         for part, rows in changes.items():
             self.rows += len(rows)
+            changelog, headers = part.changelog, [("input", POSITION)]
             for key, value in rows:
-                cycle.produce(part.changelog, key, value, part.partition, [("input", POSITION)])
+                cycle.produce(changelog, key, value, part.partition, headers)
         for part, rows in changes.items():
             part.merge(rows, POSITION, 0)
         self.cpu_s += time.process_time() - started
