@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agents.account import SERVICE as ACCOUNT
 from agents.envelope import Input
@@ -23,6 +23,9 @@ from schemas.codec import Codec
 from schemas.errors import Unreadable
 from streaming import partition_of
 
+if TYPE_CHECKING:
+    from agents.recent import Recent
+
 PARTITIONS = 3
 START_MS = 1_800_000_000_000
 SERVICES: dict[str, Service] = {
@@ -33,9 +36,11 @@ SERVICES: dict[str, Service] = {
 class Bank:
     """Commands in, `run` until nothing moves, then look at `logs` and `rows`."""
 
-    def __init__(self) -> None:
+    def __init__(self, recent: Recent | None = None) -> None:
         self.codec = Codec()
-        self.transactors = {n: Transactor(s, self.codec, PARTITIONS) for n, s in SERVICES.items()}
+        self.transactors = {
+            n: Transactor(s, self.codec, PARTITIONS, recent) for n, s in SERVICES.items()
+        }
         self.logs: dict[tuple[str, int], list[LogRecord]] = defaultdict(list)
         self.rows: dict[tuple[str, int], dict[str, Any]] = defaultdict(dict)
         self.read: dict[tuple[str, int], int] = defaultdict(int)
@@ -184,9 +189,9 @@ def order(
     )
 
 
-def bank_with_money() -> Bank:
+def bank_with_money(recent: Recent | None = None) -> Bank:
     """Ann has 10,000 minor USD in A-ann, Bob has A-bob, empty."""
-    bank = Bank()
+    bank = Bank(recent)
     bank.command("account", "A-ann", open_account("A-ann"))
     bank.command("account", "A-bob", open_account("A-bob", "U-bob"))
     bank.run()
