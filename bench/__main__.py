@@ -17,6 +17,7 @@ PROGRAMS = (
     ("latency", (), ("--seconds", "8")),
     ("restart", (), ("--keys", "100000")),
     ("gateway", (), ()),
+    ("step", (), ()),
     ("codec", (), ()),
 )
 
