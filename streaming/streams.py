@@ -194,6 +194,13 @@ class Agent(_Agent):
         await actor.maybe_start()  # else the supervisor takes two more passes to see the next crash
         return actor
 
+    def actor_from_stream(self, stream: Any, **options: Any) -> Any:
+        """A restarted agent reads on from its stream and adds its processors and filters to it again."""
+        if stream is not None:
+            kept = self._maybe_unwrap_reply_request  # Faust's own, added only when a stream is made
+            stream._processors[:] = [one for one in stream._processors if one == kept]
+        return super().actor_from_stream(stream, **options)
+
     async def _execute_actor(self, coro: Any, aref: Any) -> None:
         async def guarded() -> None:
             try:

@@ -300,3 +300,27 @@ def test_isolated_partitions_are_refused(prefix: str) -> None:
     )
     with pytest.raises(streaming.Unsupported, match="isolated_partitions"):
         app.agent(app.topic("numbers"), isolated_partitions=True)
+
+
+async def test_a_processor_is_applied_once_after_the_agent_failed(
+    bootstrap: str, prefix: str
+) -> None:
+    create(bootstrap, f"{prefix}in", f"{prefix}out")
+    write(bootstrap, f"{prefix}in", [(b"k", b"%d" % n) for n in (10, 20, 30)])
+    one = app(f"{prefix}app", bootstrap)
+    numbers = one.topic(f"{prefix}in", value_codec=Number())
+    out = one.topic(f"{prefix}out", value_codec=Number())
+    failures = [20 + 1, 20 + 1]
+
+    @one.agent(numbers, name="plus")
+    async def plus(stream: Any) -> None:
+        stream.add_processor(lambda value: value + 1)
+        async for value in stream:
+            if value in failures:
+                failures.remove(value)
+                raise RuntimeError("told to fail")
+            out.put(key=b"k", value=value)
+
+    async with running(one):
+        await until(lambda: len(values(bootstrap, f"{prefix}out")) == 3)
+    assert [int(v or 0) for v in values(bootstrap, f"{prefix}out")] == [11, 21, 31]
