@@ -19,6 +19,8 @@ NAMES: Mapping[str, str] = {
     "faust.app.base:App._stop_consumer": "app: the running transaction ends first",
     "faust.agents.agent:Agent._execute_actor": "streams: failures reach the transaction",
     "faust.agents.agent:Agent._replace_actor": "streams: a failed agent is back at once",
+    "faust.agents.agent:Agent._maybe_unwrap_reply_request": "streams: the processor that a restart keeps",
+    "faust.agents.agent:Agent.actor_from_stream": "streams: a restarted agent adds its processors anew",
     "faust.streams:_current_event": "streams: faust.current_event()",
     "faust.tables.manager:TableManager.wait_until_recovery_completed": "tables: no recovery",
     "faust.tables.manager:TableManager.on_rebalance": "tables: no recovery",
