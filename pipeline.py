@@ -75,7 +75,11 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
         codec = Codec(lookup)
         if name == PERFORM:
             wiring = Wiring(
-                kafka=settings.kafka, namespace=settings.prefix, instance=settings.instance
+                kafka=settings.kafka,
+                namespace=settings.prefix,
+                instance=settings.instance,
+                static_membership=settings.static_membership,
+                session_timeout_s=settings.session_timeout_s,
             )
             workers.perform = Perform(wiring, codec, settings.rail_url)
         elif name == RELAY:

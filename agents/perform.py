@@ -73,6 +73,8 @@ class Wiring:
     kafka: Mapping[str, Any]  # bootstrap.servers and security
     namespace: str = ""
     instance: str = "0"
+    static_membership: bool = False  # a worker that comes back under its name keeps its partitions
+    session_timeout_s: float = 10.0
 
     @property
     def requests(self) -> str:
@@ -305,15 +307,17 @@ def _producer(wiring: Wiring) -> dict[str, Any]:
 
 
 def _consumer(wiring: Wiring) -> dict[str, Any]:
+    name = f"{wiring.namespace}perform.{wiring.instance}"
     return {
         **wiring.kafka,
-        "client.id": f"{wiring.namespace}perform.{wiring.instance}",
+        "client.id": name,
+        **({"group.instance.id": name} if wiring.static_membership else {}),
         "group.id": f"{wiring.namespace}perform",
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",
-        "session.timeout.ms": 10_000,
+        "session.timeout.ms": int(wiring.session_timeout_s * 1000),
         "fetch.wait.max.ms": 100,
         "fetch.queue.backoff.ms": 10,
     }

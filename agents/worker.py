@@ -85,8 +85,8 @@ class Workers:
             watching = asyncio.create_task(broker.watch())
             running.callback(watching.cancel)
             for app in self.apps:
-                await _start(app)
                 running.push_async_callback(app.stop)
+            await asyncio.gather(*(_start(app) for app in self.apps))
             performing = asyncio.create_task(self._perform())
             log.info("running", extra={"services": self.names})
             await _until(stop, self.apps, performing if self.perform else None)
