@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
 import tempfile
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,36 +130,16 @@ class App(faust.App):
 
     def _task(self, fun: Callable[..., Any], on_leader: bool = False, traced: bool = False) -> Any:
         """Tasks (and timers, which are tasks) send outside of transactions."""
-        import inspect
-        from functools import wraps
-
-        takes_app = bool(inspect.signature(fun).parameters)
-
-        @wraps(fun)
-        async def outside_task() -> Any:
-            with outside():
-                return await (fun(self) if takes_app else fun())
-
-        outside_task.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
-        return super()._task(outside_task, on_leader=on_leader, traced=traced)
+        return super()._task(_outside(fun), on_leader=on_leader, traced=traced)
 
     def page(self, path: str, **options: Any) -> Any:
         """A web page; its sends go out at once."""
-        import inspect
-        from functools import wraps
-
         decorate = super().page(path, **options)
 
         def decorated(fun: Any) -> Any:
             if inspect.isclass(fun):
                 raise Unsupported("app.page: decorate an async function")
-
-            @wraps(fun)
-            async def outside_page(*args: Any, **kw: Any) -> Any:
-                with outside():
-                    return await fun(*args, **kw)
-
-            return decorate(outside_page)
+            return decorate(_outside(fun))
 
         return decorated
 
@@ -180,3 +162,14 @@ class App(faust.App):
         logging.shutdown()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _outside(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """The coroutine function, whose sends go out at once. Faust still sees its parameters."""
+
+    @wraps(fun)
+    async def wrapped(*args: Any, **kw: Any) -> Any:
+        with outside():
+            return await fun(*args, **kw)
+
+    return wrapped

@@ -879,10 +879,8 @@ class Consumer(Service, ConsumerT):
     def _positions(self, cycle: Cycle) -> dict[int, bytes]:
         """The new position record of each task in this cycle."""
         assert self._topology is not None
-        offsets = {task: dict(self._offsets[task]) for task in {b.partition for b in cycle.batches}}
-        for tp, offset in self._next_offsets(cycle).items():
-            offsets[tp.partition][tp.topic] = offset
-        return {task: self._topology.position(at).dumps() for task, at in offsets.items()}
+        tasks = {batch.partition for batch in cycle.batches}
+        return {task: self._topology.position(self._after(cycle, task)).dumps() for task in tasks}
 
     def _commit(
         self, cycle: Cycle, changes: dict[TablePartition, list[tuple[bytes, bytes | None]]]

@@ -28,7 +28,7 @@ class Conductor(_Conductor):
         return None
 
     def channels_of(self, tp: TP) -> list[Any]:
-        """The channels (one per agent) that read this source, in a fixed order.
+        """The channels (one per agent) that read this source.
 
         By topic alone: an index by partition would be behind for a moment after a rebalance, and records
         that no channel reads would be committed as if they had been processed.
@@ -36,7 +36,7 @@ class Conductor(_Conductor):
         found = [channel for channel in self._topics if tp.topic in channel.topics]
         if not found:
             raise Misuse(f"no agent reads {tp.topic}: its records must not be passed by")
-        return sorted(found, key=lambda channel: str(channel.active_partitions))
+        return found
 
 
 class Producer(_Producer):
