@@ -520,14 +520,12 @@ class Consumer(Service, ConsumerT):
     def _new_store(self, table: str, partition: int) -> Store:
         if self.driver.store == "memory":
             return MemoryStore()
-        from streaming.rocks import RocksStore
+        from streaming.rocks import RocksStore, store_directory
 
         assert self.driver.state_dir is not None
-        # a changelog that was created anew is another state, whatever its offsets
+        worker = self.driver.state_dir / f"{self.app_id}.{self.driver.instance}"
         topic_id = self._topic_ids[self.changelogs[table]]
-        worker = f"{self.app_id}.{self.driver.instance}"
-        directory = self.driver.state_dir / worker / f"{table}-{partition}.{topic_id}"
-        return RocksStore(directory)
+        return RocksStore(store_directory(worker, table, partition, topic_id))
 
     def _begin_reading(self, assignment: Assignment) -> None:
         """In the Kafka thread, between two polls."""

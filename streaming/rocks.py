@@ -42,6 +42,14 @@ def _options() -> Options:
     return options
 
 
+def store_directory(worker: Path, table: str, partition: int, topic_id: str) -> Path:
+    """Where a worker keeps a table partition: one directory, named after its changelog's id too.
+
+    A changelog that was created anew is another state, whatever its offsets. Ids are base64, with slashes.
+    """
+    return worker / f"{table}-{partition}.{topic_id.replace('/', '_')}"
+
+
 class RocksStore:
     """See `stores.Store`. `len()` is RocksDB's estimate."""
 
