@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from streaming import MemoryStore, Store
-from streaming.rocks import RocksStore
+from streaming.rocks import RocksStore, store_directory
 from tests.streaming.kit import ROOT
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def test_rocksdb_holds_whole_batches_after_kill_9(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path
-from streaming.rocks import RocksStore
+from streaming.rocks import RocksStore, store_directory
 store = RocksStore(Path(sys.argv[1]))
 for n in range(1, 1001):
     if n == 700: os.kill(os.getpid(), 9)
@@ -61,3 +61,8 @@ for n in range(1, 1001):
     store = RocksStore(tmp_path / "store")
     assert store.get(b"n") == b"%d" % store.next_offset == b"699"
     assert json.loads(store.position or b"") == {"n": 699}
+
+
+def test_a_directory_is_one_step_below_its_worker(tmp_path: Path) -> None:
+    """A topic's id is base64, with slashes in a third of them."""
+    assert store_directory(tmp_path, "sums", 3, "a/b+c").parent == tmp_path
