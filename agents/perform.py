@@ -30,6 +30,7 @@ from logs import Context, bound, trace_id
 from resilience.breaker import Breaker
 from resilience.bulkhead import CALLS
 from schemas.errors import Unreadable
+from streaming import is_fatal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,7 +164,7 @@ class Perform:
                 offsets=[TopicPartition(*at, n) for at, n in moved.items()], asynchronous=False
             )
         except KafkaException as exc:
-            if exc.args[0].fatal():
+            if is_fatal(exc.args[0]):
                 raise
             log.warning("offsets of requests are not committed yet: %s", exc.args[0])
         else:
@@ -206,7 +207,7 @@ class Perform:
         at = (record.topic(), record.partition())
         error = record.error()
         if error is not None:
-            if error.fatal():
+            if is_fatal(error):
                 raise KafkaException(error)
             log.warning("reading requests: %s", error)
             return

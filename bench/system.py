@@ -67,6 +67,7 @@ class System:
     nodes: int = 1
     program: tuple[str, ...] = ("pipeline.py",)  # what runs as a worker
     settings: dict[str, str] = field(default_factory=dict)
+    java: tuple[str, ...] = STEADY
     kafka: Any = None
     gateway: Any = None
     workers: list[Worker] = field(default_factory=list)
@@ -75,7 +76,7 @@ class System:
         replication = {"STREAMBANK_REPLICATION": str(min(self.nodes, 3))}
         self.settings = {**replication, **self.settings}
         self.kafka = Kafka(
-            self.directory / "kafka", nodes=self.nodes, java=STEADY, orphaned=signal.SIGKILL
+            self.directory / "kafka", nodes=self.nodes, java=self.java, orphaned=signal.SIGKILL
         ).start()
         return self
 

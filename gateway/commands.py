@@ -19,6 +19,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from gateway.errors import Problem
 from gateway.rarely import Rarely
+from streaming import is_fatal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -172,7 +173,7 @@ class Commands:
                 future.set_exception(problem)
 
     def _on_error(self, error: Any) -> None:
-        self._broken = self._broken or bool(error.fatal())
+        self._broken = self._broken or is_fatal(error)
         self._rarely.warn(error.name(), f"the producer: {error.str()}")
 
     def _replace(self) -> None:

@@ -21,6 +21,7 @@ from prometheus_client import Counter, Gauge
 
 from gateway.rarely import Rarely
 from schemas.errors import Unreadable
+from streaming import is_fatal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -233,5 +234,5 @@ class Waiting:
 
 def _raise_if_fatal(error: Any) -> None:
     """librdkafka mends what is not fatal; what it can't, a new consumer does."""
-    if error.fatal() or error.name() in ("OFFSET_OUT_OF_RANGE", "_AUTO_OFFSET_RESET"):
+    if is_fatal(error) or error.name() in ("OFFSET_OUT_OF_RANGE", "_AUTO_OFFSET_RESET"):
         raise KafkaException(error)

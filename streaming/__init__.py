@@ -18,6 +18,7 @@ from streaming.errors import (
     Poison,
     RecordFailed,
     Unsupported,
+    is_fatal,
 )
 from streaming.owners import partition_owners
 from streaming.partitioner import partition_of
@@ -44,6 +45,7 @@ __all__ = [
     "Topic",
     "Unsupported",
     "current_batch",
+    "is_fatal",
     "outside",
     "partition_of",
     "partition_owners",

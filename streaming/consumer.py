@@ -39,6 +39,7 @@ from streaming.errors import (
     RecordFailed,
     Stuck,
     UnknownOutcome,
+    is_fatal,
     kafka_error,
 )
 from streaming.positions import POSITION_KEY, Position, Topology, check_log, check_position
@@ -662,7 +663,7 @@ class Consumer(Service, ConsumerT):
             raise Fenced(
                 f"{self.app_id}: another worker has our name {self.driver.instance}: {error.str()}"
             )
-        if error.fatal():
+        if is_fatal(error):
             raise Fenced(f"{self.app_id}: {error.str()}")
         log.warning("%s: consumer: %s", self.app_id, error)
 
@@ -965,7 +966,7 @@ class Consumer(Service, ConsumerT):
                 return self._producer.commit_transaction(COMMIT_ASK_S)
             except KafkaException as exc:
                 error = kafka_error(exc)
-                if error.txn_requires_abort() or error.fatal():
+                if error.txn_requires_abort() or is_fatal(error):
                     raise
                 if time.monotonic() > deadline:
                     raise UnknownOutcome(
@@ -1032,7 +1033,7 @@ class Consumer(Service, ConsumerT):
         metrics.ABORTS.labels(self.app_id).inc()
         for part in cycle.dirty:
             part.drop()
-        if isinstance(error, KafkaException) and kafka_error(error).fatal():
+        if isinstance(error, KafkaException) and is_fatal(kafka_error(error)):
             raise Fenced(f"{self.app_id}: {kafka_error(error).str()}") from error
         await self._call(self._abort, error)
         if isinstance(error, RecordFailed) and not isinstance(error.cause, KafkaException):

@@ -86,6 +86,14 @@ class RecordFailed(Exception):
         self.tp, self.offset, self.cause = tp, offset, cause
 
 
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the client that reported this error is broken for good.
+
+    A broken consumer reports `_FATAL`, once, without the mark of a fatal error, and is silent ever after.
+    """
+    return bool(error.fatal()) or error.code() == KafkaError._FATAL
+
+
 def kafka_error(exc: KafkaException) -> KafkaError:
     """What Kafka says in an exception; one that carries only text (a registry's client raises such) is no error of
     the transaction and never passes for an outage of it.

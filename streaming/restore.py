@@ -26,7 +26,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from faust.types import TP
 
 from streaming import metrics
-from streaming.errors import Inconsistent, kafka_error
+from streaming.errors import Inconsistent, is_fatal, kafka_error
 from streaming.positions import POSITION_KEY
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ def changes(messages: Iterable[Any]) -> dict[TP, Changes]:
         elif error.code() == KafkaError._PARTITION_EOF:
             here = found.setdefault(place, Changes())
             here.next_offset, here.as_of_s, here.ended = message.offset(), time.time(), True
-        elif error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:
+        elif is_fatal(error) or error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise KafkaException(error)
         else:
             log.warning("changelogs: %s", error)

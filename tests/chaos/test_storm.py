@@ -12,6 +12,7 @@ import pytest
 
 from bench.load import Bank, Ends
 from bench.system import System
+from deploy.local.kafka import QUICK
 from tests.chaos import oracle
 from tests.chaos.storm import Storm, facts
 
@@ -34,6 +35,7 @@ def system(tmp_path: Path, nodes: int = 1, **settings: str) -> System:
     return System(
         tmp_path,
         nodes=nodes,
+        java=QUICK,
         program=("-m", "tests.chaos.worker"),
         settings={**SETTINGS, **settings, "MARKS": str(marks)},
     )
