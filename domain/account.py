@@ -18,16 +18,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, assert_never, get_args
 
 from domain.decider import (
-    FORGET,
     Changes,
     Decider,
-    Due,
+    Expiry,
     RowKey,
     Rows,
     Tick,
+    expired,
+    expiry_key,
     forget,
     forgotten,
-    overdue,
     tick_keys,
 )
 from domain.ledger import (
@@ -305,7 +305,7 @@ def decide(  # noqa: C901 - a case a message
         case ReturnSuspended():
             return _return_suspended(rows, message, at_ms)
         case Tick():
-            due = overdue(rows, message, FORGET, at_ms)
+            due = expired(rows, message, at_ms)
             return (LegsForgotten(due=due, at_ms=at_ms),) if due else ()
         case _:
             assert_never(message)
@@ -636,9 +636,9 @@ def evolve(rows: Rows, event: Event) -> Changes:  # noqa: C901 - a case an event
         case LegClosed():
             return _leg_closed(rows, event)
         case DebitRefused():
-            return _sided(event, Side.SOURCE, LegState.REFUSED)
+            return _sided(rows, event, Side.SOURCE, LegState.REFUSED)
         case CreditRefused():
-            return _sided(event, Side.DESTINATION, LegState.REFUSED)
+            return _sided(rows, event, Side.DESTINATION, LegState.REFUSED)
         case DebitReversed():
             return _posted(rows, event, Side.SOURCE, LegState.REVERSED, -1)
         case DebitSettled():
@@ -654,7 +654,7 @@ def evolve(rows: Rows, event: Event) -> Changes:  # noqa: C901 - a case an event
         case AccountClosed():
             return _managed_row(rows, event, Status.CLOSED)
         case LegsForgotten():
-            return forgotten(event.due)
+            return forgotten(rows, event.due)
         case CancelTooLate() | AccountCommandRefused():
             return {}
         case _:
@@ -675,7 +675,7 @@ def _posted(
     balances = {**account.balances, balance.currency: balance.after_minor}
     return {
         key: _changed(account, balances, legs, balance.version, event.at_ms),
-        **_sided(event, side, state),
+        **_sided(rows, event, side, state),
         **post_system(rows, event.postings),
     }
 
@@ -707,7 +707,7 @@ def _passed_on(
     account: Account = rows[key]
     return {
         key: _changed(account, account.balances, legs, account.version, event.at_ms),
-        **_sided(event, Side.SOURCE, state),
+        **_sided(rows, event, Side.SOURCE, state),
         **post_system(rows, event.postings),
     }
 
@@ -717,7 +717,7 @@ def _leg_closed(rows: Rows, event: LegClosed) -> Changes:
     account: Account = rows[key]
     return {
         key: _changed(account, account.balances, -1, account.version, event.at_ms),
-        **_leg(event.account_id, event.transaction_id, Side.SOURCE, LegState.SETTLED, event),
+        **_leg(rows, event.account_id, event.transaction_id, Side.SOURCE, LegState.SETTLED, event),
     }
 
 
@@ -732,16 +732,21 @@ SagaFact: TypeAlias = (
 )
 
 
-def _sided(event: SagaFact, side: Side, state: LegState) -> Changes:
+def _sided(rows: Rows, event: SagaFact, side: Side, state: LegState) -> Changes:
     order = event.order
     account_id = (
         order.source_account_id if side is Side.SOURCE else order.destination_account_id
     ) or ""
-    return _leg(account_id, order.transaction_id, side, state, event)
+    return _leg(rows, account_id, order.transaction_id, side, state, event)
 
 
 def _leg(
-    account_id: str, transaction_id: str, side: Side, state: LegState, event: SagaFact | LegClosed
+    rows: Rows,
+    account_id: str,
+    transaction_id: str,
+    side: Side,
+    state: LegState,
+    event: SagaFact | LegClosed,
 ) -> Changes:
     key = f"leg/{transaction_id}/{side.value}"
     leg = Leg(
@@ -752,8 +757,8 @@ def _leg(
     )
     if state in (LegState.DEBITED, LegState.SUSPENDED):
         return {key: leg}
-    due, row = forget(event.at_ms, key)
-    return {key: leg, due: row}
+    due, expiry = forget(rows, event.at_ms, key)
+    return {key: leg, due: expiry}
 
 
 def _opened(event: AccountOpened) -> Account:
@@ -791,8 +796,10 @@ def keys(message: Message | Event) -> Sequence[RowKey]:
     match message:
         case Tick():
             return tick_keys(message)
-        case AccountOpened() | AccountFrozen() | AccountUnfrozen() | AccountClosed() | LegClosed():
+        case AccountOpened() | AccountFrozen() | AccountUnfrozen() | AccountClosed():
             return (account_key(message.account_id),)
+        case LegClosed():
+            return (account_key(message.account_id), expiry_key(message.at_ms))
         case OpenAccount() | FreezeAccount() | UnfreezeAccount() | CloseAccount():
             return (account_key(message.account_id),)
         case ReturnSuspended():
@@ -800,10 +807,15 @@ def keys(message: Message | Event) -> Sequence[RowKey]:
                 account_key(message.account_id),
                 f"leg/{message.transaction_id}/{Side.SOURCE}",
             )
-        case AccountCommandRefused() | LegsForgotten():
+        case LegsForgotten():
+            return message.due
+        case AccountCommandRefused():
             return ()
+        case CancelRequested():
+            return _saga_keys(message.order, ())
         case _:
-            return _saga_keys(message.order, getattr(message, "postings", ()))
+            expiry = expiry_key(message.at_ms)
+            return (*_saga_keys(message.order, getattr(message, "postings", ())), expiry)
 
 
 def _saga_keys(order: Order, postings: Sequence[Posting]) -> Sequence[RowKey]:
@@ -837,7 +849,7 @@ ACCOUNT = Decider(
     service=SERVICE,
     messages=get_args(Message),
     events=get_args(Event),
-    rows=(Account, Leg, SystemBalance, Due),
+    rows=(Account, Leg, SystemBalance, Expiry),
     keys=keys,
     decide=decide,
     evolve=evolve,

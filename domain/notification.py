@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, assert_never, get_args
 
 from domain.decider import (
-    FORGET,
     Changes,
     Decider,
-    Due,
+    Expiry,
     RowKey,
     Rows,
     Tick,
+    expired,
+    expiry_key,
     forget,
     forgotten,
-    overdue,
     tick_keys,
 )
 from domain.saga import TransactionCompleted, TransactionFailed
@@ -70,7 +70,7 @@ def decide(rows: Rows, message: Message, at_ms: int) -> Sequence[Event]:
             reason = {"reason": str(message.reason)}
             return _request(rows, message, "transaction_failed", reason, at_ms)
         case Tick():
-            due = overdue(rows, message, FORGET, at_ms)
+            due = expired(rows, message, at_ms)
             return (NotificationsForgotten(due=due, at_ms=at_ms),) if due else ()
         case _:
             assert_never(message)
@@ -109,11 +109,11 @@ def evolve(rows: Rows, event: Event) -> Changes:
     match event:
         case NotificationRequested():
             key = notification_key(event.notification_id)
-            due, due_row = forget(event.at_ms, key)
+            due, expiry = forget(rows, event.at_ms, key)
             row = Notification(user_id=event.user_id, template=event.template, at_ms=event.at_ms)
-            return {key: row, due: due_row}
+            return {key: row, due: expiry}
         case NotificationsForgotten():
-            return forgotten(event.due)
+            return forgotten(rows, event.due)
         case _:
             assert_never(event)
 
@@ -128,8 +128,10 @@ def keys(message: Message | Event) -> Sequence[RowKey]:
             return (notification_key(message.order.transaction_id),)
         case Tick():
             return tick_keys(message)
-        case NotificationRequested() | NotificationsForgotten():
-            return ()
+        case NotificationRequested():
+            return (expiry_key(message.at_ms),)
+        case NotificationsForgotten():
+            return message.due
         case _:
             assert_never(message)
 
@@ -148,7 +150,7 @@ NOTIFICATION = Decider(
     service="notification",
     messages=get_args(Message),
     events=get_args(Event),
-    rows=(Notification, Due),
+    rows=(Notification, Expiry),
     keys=keys,
     decide=decide,
     evolve=evolve,

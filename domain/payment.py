@@ -27,7 +27,6 @@ from domain.decider import (
     due_key,
     due_row,
     due_subject,
-    forgotten,
     overdue,
     tick_keys,
 )
@@ -328,7 +327,7 @@ def evolve(rows: Rows, event: Event) -> Changes:
         case RefundFailed():
             return _ended(rows, event, Status.REFUND_FAILED, None, event.reason)
         case PaymentsForgotten():
-            return forgotten(event.due)
+            return {gone: None for key in event.due for gone in (key, due_subject(key))}
         case _:
             assert_never(event)
 

@@ -9,7 +9,7 @@ a transaction that came to nothing frees it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeAlias, assert_never, get_args
@@ -17,16 +17,18 @@ from typing import Any, TypeAlias, assert_never, get_args
 from domain.bank_day import bank_day
 from domain.decider import (
     DUE,
-    FORGET,
     Changes,
     Decider,
     Due,
+    Expiry,
     RowKey,
     Rows,
     Tick,
     due_key,
     due_row,
     due_subject,
+    expired,
+    expiry_key,
     forget,
     forgotten,
     overdue,
@@ -54,6 +56,7 @@ REVIEW_ORDERS_A_MINUTE = 30  # above it
 DECLINE_ORDERS_A_MINUTE = 60  # above it
 REVIEW_FROM, DECLINE_FROM = 50, 100  # points
 
+LISTED = "listed/"  # the prefix of the entries in owners' lists
 EXPIRE = "expire"  # the kind of a due row: nobody decided the review
 REVIEW_MS = 24 * 3600 * 1000
 RESERVED_DAYS = 3  # how many days of reservations an owner's row keeps
@@ -494,18 +497,15 @@ def _apply_blacklist(
 
 def _tick(rows: Rows, tick: Tick, at_ms: int) -> Sequence[Event]:
     events: list[Event] = []
-    if due := overdue(rows, tick, FORGET, at_ms):
-        gone = tuple(f"{score.owner_id}/{score.number:010d}" for score in _scores(rows, due))
-        events.append(ScoresForgotten(due=due, listed=gone, at_ms=at_ms))
+    if due := expired(rows, tick, at_ms):
+        gone = [key for expiry in due for key in rows[expiry].keys]
+        listed = tuple(key.removeprefix(LISTED) for key in gone if key.startswith(LISTED))
+        events.append(ScoresForgotten(due=due, listed=listed, at_ms=at_ms))
     for key in overdue(rows, tick, EXPIRE, at_ms):
         review: Review = rows[due_subject(key)]
         events.append(_decided(review, ReviewStatus.DECLINED, SERVICE, "nobody decided", at_ms))
         events.append(_review_declined(review, Reason.REVIEW_EXPIRED, at_ms))
     return events
-
-
-def _scores(rows: Rows, due: Iterable[RowKey]) -> Iterable[Score]:
-    return [row for key in due if isinstance(row := rows.get(due_subject(key)), Score)]
 
 
 def _refuse(command: DecideReview, reason: Reason, at_ms: int) -> Sequence[Event]:
@@ -536,8 +536,7 @@ def evolve(rows: Rows, event: Event) -> Changes:
             key = blacklist_key(event.kind, event.value)
             return {key: _blacklisted(event) if event.present else None}
         case ScoresForgotten():
-            listed = {f"listed/{entry}": None for entry in event.listed}
-            return {**forgotten(event.due), **listed}
+            return forgotten(rows, event.due)
         case BlacklistEntryAdded() | BlacklistEntryRemoved() | RiskCommandRefused():
             return {}
         case _:
@@ -559,15 +558,17 @@ def _scored(rows: Rows, event: Verdict, state: ScoreState, reserved_minor: int) 
         reserved_minor=reserved_minor,
         at_ms=event.at_ms,
     )
+    entry = listed_key(order.owner_id, score.number)
     changes: dict[RowKey, Any] = {key: score}
     if before is None:
-        entry = ListedTransaction(transaction_id=order.transaction_id, at_ms=order.created_ms)
-        changes[listed_key(order.owner_id, score.number)] = entry
+        changes[entry] = ListedTransaction(
+            transaction_id=order.transaction_id, at_ms=order.created_ms
+        )
     if before is None or reserved_minor:
         changes[owner_key(order.owner_id)] = _owner(owner, order, score, before is None)
     if state is not ScoreState.IN_REVIEW:
-        due, row = forget(event.at_ms, key)
-        changes[due] = row
+        due, expiry = forget(rows, event.at_ms, key, entry)
+        changes[due] = expiry
     return changes
 
 
@@ -631,14 +632,16 @@ def _review_decided(rows: Rows, event: ReviewDecided) -> Changes:
         updated_ms=event.at_ms,
         decided_ms=event.at_ms,
     )
-    due, row = forget(event.at_ms, key)
-    expired = due_key(review.created_ms + REVIEW_MS, EXPIRE, key)
-    changes: dict[RowKey, Any] = {key: decided, expired: None, due: row}
+    undue = due_key(review.created_ms + REVIEW_MS, EXPIRE, key)
+    changes: dict[RowKey, Any] = {key: decided, undue: None}
+    leaving = [key]
     if event.status is ReviewStatus.WITHDRAWN:
-        score = score_key(event.transaction_id)
-        due, row = forget(event.at_ms, score)
-        changes[score] = replace(rows[score], state=ScoreState.RELEASED)
-        changes[due] = row
+        key = score_key(event.transaction_id)
+        score: Score = rows[key]
+        changes[key] = replace(score, state=ScoreState.RELEASED)
+        leaving += (key, listed_key(score.owner_id, score.number))
+    due, expiry = forget(rows, event.at_ms, *leaving)
+    changes[due] = expiry
     return changes
 
 
@@ -673,7 +676,7 @@ def owner_key(user_id: str) -> RowKey:
 
 
 def listed_key(owner_id: str, number: int) -> RowKey:
-    return f"listed/{owner_id}/{number:010d}"
+    return f"{LISTED}{owner_id}/{number:010d}"
 
 
 def review_key(review_id: str) -> RowKey:
@@ -696,14 +699,18 @@ def keys(message: Message | Event) -> Sequence[RowKey]:
     match message:
         case TransactionCreated():
             return (*_order_keys(message.order), *_blacklist_keys(message.order))
-        case RiskApproved() | RiskDeclined() | ReviewRequested():
+        case RiskApproved() | RiskDeclined():
+            return (*_order_keys(message.order), expiry_key(message.at_ms))
+        case ReviewRequested():
             return _order_keys(message.order)
         case TransactionFailed() | TransactionCancelled():
             return (*_order_keys(message.order), review_key(review_id(message.order)))
-        case DecideReview() | ReviewDecided():
-            owner_id, _, transaction_id = message.review_id.rpartition(".")
-            review = review_key(message.review_id)
-            return (review, owner_key(owner_id), score_key(transaction_id))
+        case DecideReview():
+            return _review_keys(message.review_id)
+        case ReviewDecided():
+            return (*_review_keys(message.review_id), expiry_key(message.at_ms))
+        case ScoresForgotten():
+            return message.due
         case RiskReleased():
             return (score_key(message.transaction_id), owner_key(message.owner_id))
         case BlacklistEntryAdded() | BlacklistEntryRemoved():
@@ -712,6 +719,11 @@ def keys(message: Message | Event) -> Sequence[RowKey]:
             return tick_keys(message)
         case _:
             return ()
+
+
+def _review_keys(review_id: str) -> tuple[RowKey, RowKey, RowKey]:
+    owner_id, _, transaction_id = review_id.rpartition(".")
+    return review_key(review_id), owner_key(owner_id), score_key(transaction_id)
 
 
 def _order_keys(order: Order) -> tuple[RowKey, RowKey]:
@@ -738,7 +750,7 @@ RISK = Decider(
     service=SERVICE,
     messages=get_args(Message),
     events=get_args(Event),
-    rows=(Owner, Score, ListedTransaction, Review, Blacklisted, Due),
+    rows=(Owner, Score, ListedTransaction, Review, Blacklisted, Due, Expiry),
     keys=keys,
     decide=decide,
     evolve=evolve,

@@ -12,16 +12,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never, get_args
 
 from domain.decider import (
-    FORGET,
     Changes,
     Decider,
-    Due,
+    Expiry,
     RowKey,
     Rows,
     Tick,
+    expired,
+    expiry_key,
     forget,
     forgotten,
-    overdue,
     tick_keys,
 )
 from domain.money import is_amount, is_currency
@@ -179,7 +179,7 @@ def decide(rows: Rows, message: Message, at_ms: int) -> Sequence[Event]:
         case CancelTooLate():
             return _refuse_cancel(rows, message, at_ms)
         case Tick():
-            due = overdue(rows, message, FORGET, at_ms)
+            due = expired(rows, message, at_ms)
             return (TransactionsForgotten(due=due, at_ms=at_ms),) if due else ()
         case _:
             assert_never(message)
@@ -384,7 +384,7 @@ def evolve(rows: Rows, event: Event) -> Changes:
         case TransactionHeld():
             return _held(rows, event)
         case TransactionsForgotten():
-            return forgotten(event.due)
+            return forgotten(rows, event.due)
         case CancelRequested() | TransactionCommandRefused():
             return {}
         case _:
@@ -413,7 +413,7 @@ def _created(event: TransactionCreated) -> Transaction:
 def _ended(rows: Rows, event: Final, status: Status, reason: Reason | None) -> Changes:
     key = transaction_key(event.order.transaction_id)
     row: Transaction | None = rows.get(key)  # absent where the order itself was invalid
-    due, due_row = forget(event.at_ms, key)
+    due, expiry = forget(rows, event.at_ms, key)
     return {
         key: Transaction(
             order=event.order,
@@ -431,7 +431,7 @@ def _ended(rows: Rows, event: Final, status: Status, reason: Reason | None) -> C
             updated_ms=event.at_ms,
             completed_ms=event.at_ms,
         ),
-        due: due_row,
+        due: expiry,
     }
 
 
@@ -457,7 +457,10 @@ def keys(message: Message | Event) -> Sequence[RowKey]:
         case Tick():
             return tick_keys(message)
         case TransactionsForgotten():
-            return ()
+            return message.due
+        case TransactionCompleted() | TransactionFailed() | TransactionCancelled():
+            key = transaction_key(message.order.transaction_id)
+            return (key, expiry_key(message.at_ms))
         case _:
             return (transaction_key(_transaction_id(message)),)
 
@@ -477,7 +480,7 @@ TRANSACTION = Decider(
     service=SERVICE,
     messages=get_args(Message),
     events=get_args(Event),
-    rows=(Transaction, Due),
+    rows=(Transaction, Expiry),
     keys=keys,
     decide=decide,
     evolve=evolve,

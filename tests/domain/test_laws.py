@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 
 from domain import saga
 from domain.bank_day import bank_day
-from domain.decider import Due, Overlay, Tick, due_at_ms, due_key, due_subject
+from domain.decider import (
+    EXPIRY_MS,
+    KEEP_FINAL_MS,
+    Due,
+    Expiry,
+    Overlay,
+    Tick,
+    due_at_ms,
+    due_key,
+    due_subject,
+    expiry_key,
+)
 from domain.ledger import CLEARING, SYSTEM_ACCOUNTS, move, post_system, sums, system_key
 from domain.money import EXPONENTS, decimal, is_amount, is_currency
 from domain.notification import NOTIFICATION
@@ -96,6 +107,13 @@ def test_due_keys_sort_by_time(first_ms: int, second_ms: int) -> None:
     assert due_subject(first) == "leg/t1/source"
 
 
+@given(st.integers(0, 10**12), st.integers(0, 10**12))
+def test_what_ends_in_one_moment_leaves_together_and_never_early(one_ms: int, two_ms: int) -> None:
+    one, two = due_at_ms(expiry_key(one_ms)), due_at_ms(expiry_key(two_ms))
+    assert one_ms + KEEP_FINAL_MS < one <= one_ms + KEEP_FINAL_MS + EXPIRY_MS
+    assert (one == two) == (one_ms // EXPIRY_MS == two_ms // EXPIRY_MS)
+
+
 @given(st.integers(1, 10_000))
 def test_the_rail_is_asked_at_growing_distances(attempt: int) -> None:
     assert 0 < delay_ms(attempt) <= delay_ms(attempt + 1) <= LAST_DELAY_MS
@@ -106,7 +124,7 @@ def test_a_tick_for_nothing_says_nothing(service: str) -> None:
     decider = DECIDERS[service]
     gone = (due_key(1, "forget", "leg/t1/source"), due_key(1, "expire", "review/u.t1"))
     assert then(decider, [], Tick(due=gone)) == []
-    assert Due in decider.rows
+    assert {Due, Expiry} & set(decider.rows)
     assert Tick in decider.messages
 
 
