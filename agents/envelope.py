@@ -24,7 +24,9 @@ Headers: TypeAlias = list[tuple[str, bytes]]
 SERVICES = ("user", "account", "transaction", "payment", "notification", "risk")
 OURS = frozenset(f"/{name}".encode() for name in (*SERVICES, "perform"))
 # what a message hands on to all that is said about it
-CARRIED = ("traceparent", "correlation_id", "actor", "user_id")
+CARRIED = ("traceparent", "correlation_id", "actor")
+# what the copy of a fact in an inbox has; the rest is told once, by the fact in `<service>.events`
+COPIED = frozenset(("ce_id", "ce_type", "ce_source", *CARRIED))
 
 
 @cache
@@ -84,46 +86,51 @@ def running() -> tuple[Any, Any]:
     return batch, batch.records[batch.pos]
 
 
+class Shared(NamedTuple):
+    """The headers that all events of one input have alike."""
+
+    copied: Headers  # those that copies in inboxes have too
+    rest: Headers
+
+
 class Envelope:
     """Builds the headers of what one service says; what never changes is made once."""
 
-    __slots__ = ("_fixed", "_prefix", "_types")
+    __slots__ = ("_fixed", "_prefix", "_source", "_types")
 
     def __init__(self, service: str, source: str | None = None) -> None:
         """`source`: who says it, where that is not the service whose message it is."""
         self._prefix = f"streambank.{service}."
         self._types: dict[type, bytes] = {}
+        self._source = ("ce_source", f"/{source or service}".encode())
         self._fixed: Headers = [
             ("ce_specversion", b"1.0"),
-            ("ce_source", f"/{source or service}".encode()),
             ("content-type", b"application/avro"),
             ("code", code()),
         ]
 
-    def carried(self, source: Input) -> Headers:
-        """The headers that all events of one input share."""
+    def shared(self, source: Input) -> Shared:
+        """What is said alike of all events of one input."""
         given = source.headers
-        shared = [
+        copied = [self._source, *((name, given[name]) for name in CARRIED if name in given)]
+        if "correlation_id" not in given:
+            copied.append(("correlation_id", source.ce_id))
+        rest = [
             *self._fixed,
             ("ce_time", rfc3339(source.at_ms)),
             ("causation_id", source.ce_id),
         ]
-        shared += [(name, given[name]) for name in CARRIED if name in given]
-        if "correlation_id" not in given:
-            shared.append(("correlation_id", source.ce_id))
-        return shared
+        return Shared(copied, rest)
 
-    def event(self, carried: Headers, place: str, n: int, kind: type, subject: str) -> Headers:
-        """All headers of the n-th event that was decided from the input at `place`."""
+    def event(
+        self, shared: Shared, place: str, n: int, kind: type, subject: bytes
+    ) -> tuple[Headers, Headers]:
+        """The headers of the n-th event decided from the input at `place`: the fact's, and its copies'."""
         ce_type = self._types.get(kind)
         if ce_type is None:
             ce_type = self._types[kind] = (self._prefix + kind.__name__).encode()
-        return [
-            ("ce_id", f"{place}-{n}".encode()),
-            ("ce_type", ce_type),
-            ("ce_subject", subject.encode()),
-            *carried,
-        ]
+        copied = [("ce_id", f"{place}-{n}".encode()), ("ce_type", ce_type), *shared.copied]
+        return [*copied, ("ce_subject", subject), *shared.rest], copied
 
 
 def dead_headers(source: Input, why: Exception) -> Headers:

@@ -250,11 +250,10 @@ class Perform:
         progress.finish(record.offset())
 
     async def _say(self, source: Input, result: RailAnswered) -> None:
-        carried = self._envelope.carried(source)
-        subject = result.transaction_id
-        headers = self._envelope.event(carried, source.place, 0, RailAnswered, subject)
-        value = self.codec.encode(result)
-        await self._deliver(self.wiring.results, subject.encode(), value, headers)
+        subject = result.transaction_id.encode()
+        shared = self._envelope.shared(source)
+        headers, _ = self._envelope.event(shared, source.place, 0, RailAnswered, subject)
+        await self._deliver(self.wiring.results, subject, self.codec.encode(result), headers)
 
     async def _deliver(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers

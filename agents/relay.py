@@ -1,14 +1,14 @@
 """relay: facts that services off the money path hear, copied from `<service>.events`.
 
 The sayer's transaction holds only what the saga needs; this one, of its own, takes each fact that
-a relayed subscription names into the subscriber's inbox: the same bytes, the same headers.
+a relayed subscription names into the subscriber's inbox: the same bytes, the headers of a copy.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agents.envelope import SERVICES, running
+from agents.envelope import COPIED, SERVICES, running
 from agents.recent import Recent
 from schemas.errors import Unreadable
 from topics.catalog import TOPICS
@@ -91,9 +91,10 @@ class Relay:
             raise Unreadable("a fact without value")
         fact = self._recent.get(value) or self.codec.decode(value)
         at_ms = record.timestamp()[1]
+        copied = [header for header in headers if header[0] in COPIED]
         for name, key, partition in copies(fact, self.installation.partitions):
             to = record.key() if key is None else key
-            cycle.produce(self._names[name], to, value, partition, headers, at_ms)
+            cycle.produce(self._names[name], to, value, partition, copied, at_ms)
 
 
 def _type(headers: list[tuple[str, bytes]]) -> bytes | None:

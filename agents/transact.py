@@ -144,23 +144,23 @@ class Transactor:
     def _said(self, source: Input, events: Sequence[Event]) -> Iterator[Said]:
         envelope, encode, at_ms = self._envelope, self.codec.encode, source.at_ms
         aggregate_id, place, recent = self.decider.aggregate_id, source.place, self.recent
-        carried = envelope.carried(source)
+        shared = envelope.shared(source)
         for n, event in enumerate(events):
             kind = type(event)
-            subject = aggregate_id(event)
+            subject = aggregate_id(event).encode()
             value = encode(event)
-            headers = envelope.event(carried, place, n, kind, subject)
+            headers, copied = envelope.event(shared, place, n, kind, subject)
             topic = self._private_topic if kind in self._private else self._events_topic
-            yield Said(topic, subject.encode(), value, source.partition, headers, at_ms)
+            yield Said(topic, subject, value, source.partition, headers, at_ms)
             routes = route(event)
             if routes and recent is not None:
                 recent.add(value, event)
             for inbox, key in routes:
                 if key is EVERY:
                     for partition in range(self.partitions):
-                        yield Said(inbox, subject.encode(), value, partition, headers, at_ms)
+                        yield Said(inbox, subject, value, partition, copied, at_ms)
                 else:
-                    yield Said(inbox, key.encode(), value, -1, headers, at_ms)
+                    yield Said(inbox, key.encode(), value, -1, copied, at_ms)
 
     def dead(self, source: Input, key: bytes | None, value: bytes | None, why: Unreadable) -> Said:
         """The dead letter of a record: as it was, with its reason and where it came from."""

@@ -359,10 +359,10 @@ def steps(  # noqa: C901 - a function a step
         for s in found:
             if s.events:
                 envelope, place = s.shell.transactor._envelope, s.source.place
-                carried = envelope.carried(s.source)
+                shared = envelope.shared(s.source)
                 for n, event in enumerate(s.events):
-                    subject = s.shell.service.decider.aggregate_id(event)
-                    envelope.event(carried, place, n, type(event), subject)
+                    subject = s.shell.service.decider.aggregate_id(event).encode()
+                    envelope.event(shared, place, n, type(event), subject)
 
     def routes() -> None:
         for s in found:

@@ -111,7 +111,6 @@ class Commands:
             ("traceparent", traceparent.encode()),
             ("correlation_id", raw_id),
             ("actor", actor),
-            ("user_id", actor),
         ]
         future: asyncio.Future[None] = self._loop.create_future()
         done = self._done

@@ -60,8 +60,10 @@ NODE: Mapping[str, str] = {
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.num.partitions": "4",
     "transaction.max.timeout.ms": "900000",
-    # an abandoned transaction holds back its readers until it is found
-    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    # An abandoned transaction holds back its readers until it is found: sooner than the default 10 s. But not
+    # while a broker starts: before it is registered again it takes a transaction for aborted and writes no
+    # markers, and the partitions of it hang for ever.
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "5000",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "500",
     "num.network.threads": "2",
@@ -71,8 +73,8 @@ NODE: Mapping[str, str] = {
 }
 # After kill -9 a broker that comes back waits until its old registration expires: 13 s by default.
 ALONE: Mapping[str, str] = {
-    "broker.session.timeout.ms": "1500",
-    "broker.heartbeat.interval.ms": "300",
+    "broker.session.timeout.ms": "3000",  # less, and a busy machine fences its only broker
+    "broker.heartbeat.interval.ms": "500",
 }
 AMONG_THREE: Mapping[str, str] = {
     "min.insync.replicas": "2",
