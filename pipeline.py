@@ -13,7 +13,6 @@ in one process. What a service decides is in `domain/`, what it is connected to 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import hashlib
 import os
 import sys
@@ -23,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import uvloop
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -154,7 +154,7 @@ def worker(settings: Settings, options: argparse.Namespace) -> int:
     logs.configure("+".join(names) if len(names) < 3 else "worker", settings.log_level)
     _reach_broker(settings)
     topics_apply.check(settings.kafka, installation(settings))
-    asyncio.run(_run(settings, names))
+    uvloop.run(_run(settings, names))
     return 0
 
 

@@ -34,6 +34,7 @@ BODY = (
 
 def serve(settings: Settings, ready: Any, used: Any) -> None:
     """A gateway process that knows the account's owner already, as a warm one does."""
+    import uvloop
     from aiohttp import web
 
     import logs
@@ -57,7 +58,7 @@ def serve(settings: Settings, ready: Any, used: Any) -> None:
         used.send((own.ru_utime + own.ru_stime, own.ru_maxrss))
         await runner.cleanup()
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 async def load(port: int, token: str, connections: int, seconds: float) -> list[float]:

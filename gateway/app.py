@@ -19,6 +19,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import uvloop
 from aiohttp import web
 
 import logs
@@ -73,7 +74,7 @@ def run(settings: Settings) -> int:
         )
         return 1
     if settings.gateway_processes == 1:
-        asyncio.run(_serve(settings, None))
+        uvloop.run(_serve(settings, None))
         return 0
     return _supervise(settings)
 
@@ -161,7 +162,7 @@ def _fork(settings: Settings, watched: int, held: int) -> int:
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        asyncio.run(_serve(settings, watched))
+        uvloop.run(_serve(settings, watched))
         code = 0
     finally:
         logging.shutdown()
