@@ -90,7 +90,8 @@ class DriverConfig:
             "transactional.id": f"{app_id}.{self.instance}",
             "transaction.timeout.ms": int(self.transaction_timeout_s * 1000),
             "partitioner": "murmur2_random",
-            "linger.ms": 2,
+            # a commit sends what waits at once; under load fewer requests spare broker and client a fifth of their CPU
+            "linger.ms": 40,
             # a record of the largest usual size must fit a dead letter, with its reason and origin;
             # a batch of several stays within what every topic takes
             "message.max.bytes": 2 << 20,
