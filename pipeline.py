@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 import logs
@@ -206,15 +206,42 @@ def _chosen(given: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 def _reach_broker(settings: Settings) -> None:
-    """Raises CannotStart unless the broker answers."""
-    admin = AdminClient({**settings.kafka, "log_level": 0})
+    """Raises CannotStart unless the broker answers, and lets us in."""
+    said: list[KafkaError] = []  # why, which the failed call does not tell
+    try:
+        options: dict[str, Any] = {**settings.kafka, "log_level": 0, "error_cb": said.append}
+        admin = AdminClient(options)
+    except KafkaException as exc:
+        raise CannotStart(
+            f"Kafka's files can't be used ({exc.args[0].str()}): correct STREAMBANK_KAFKA_SSL_CA, "
+            "STREAMBANK_KAFKA_SSL_CERTIFICATE or STREAMBANK_KAFKA_SSL_KEY"
+        ) from exc
     try:
         admin.list_topics(topic="__none", timeout=BROKER_S)
     except KafkaException as exc:
-        raise CannotStart(
-            f"no Kafka answers at {settings.kafka_bootstrap} ({exc.args[0].str()}): start it, "
-            "or set STREAMBANK_KAFKA_BOOTSTRAP"
-        ) from exc
+        admin.poll(0)
+        raise CannotStart(_why_unreachable(settings, said, exc.args[0])) from exc
+
+
+def _why_unreachable(settings: Settings, said: Sequence[KafkaError], failed: KafkaError) -> str:
+    """One sentence: what the broker, or TLS, refused; else that nobody answers."""
+    where = settings.kafka_bootstrap
+    for error in said:
+        if error.code() == KafkaError._AUTHENTICATION:
+            return (
+                f"Kafka at {where} does not let {settings.kafka_sasl_username!r} in by "
+                f"{settings.kafka_sasl_mechanism}: correct STREAMBANK_KAFKA_SASL_USERNAME, "
+                "STREAMBANK_KAFKA_SASL_PASSWORD or STREAMBANK_KAFKA_SASL_MECHANISM"
+            )
+        if error.code() == KafkaError._SSL:
+            return (
+                f"there is no TLS with Kafka at {where} ({error.str()}): correct "
+                "STREAMBANK_KAFKA_SSL_CA, or STREAMBANK_KAFKA_SECURITY_PROTOCOL"
+            )
+    return (
+        f"no Kafka answers at {where} over {settings.kafka_security_protocol} ({failed.str()}): "
+        "start it, or correct STREAMBANK_KAFKA_BOOTSTRAP or STREAMBANK_KAFKA_SECURITY_PROTOCOL"
+    )
 
 
 def _show(line: str) -> None:

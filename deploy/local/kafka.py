@@ -92,7 +92,8 @@ class Kafka:
     """A cluster of 1 or 3 nodes, numbered from 1.
 
     `port` is node 1's, the others follow it; without it ports are chosen freely. `options` are
-    broker settings beyond ours. Raises StackError when Kafka cannot be had or does not come up.
+    broker settings beyond ours. `listeners` are further ones of a single node, name and port: what
+    protects them stands in `options`. Raises StackError when Kafka cannot be had or does not come up.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Kafka:
         heap_mb: int = HEAP_MB,
         java: Sequence[str] = QUICK,
         options: Mapping[str, str] | None = None,
+        listeners: Mapping[str, int] | None = None,
         orphaned: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.directory = directory.resolve()
@@ -111,6 +113,8 @@ class Kafka:
         self.heap_mb = heap_mb
         self.java = java
         self.options = dict(options or {})
+        self.listeners = dict(listeners or {})
+        assert nodes == 1 or not self.listeners, "further listeners are for a single node"
         free = free_ports(2 * nodes)
         self.ports = [port + n for n in range(nodes)] if port else free[:nodes]
         self._controllers = free[nodes:]
@@ -233,7 +237,8 @@ class Kafka:
     def _properties(self, node: int) -> dict[str, str]:
         count = str(len(self.nodes))
         controller = self._controllers[node - 1]
-        listener = f"PLAINTEXT://{HOST}:{self.port(node)}"
+        listeners = {"PLAINTEXT": self.port(node), **self.listeners}
+        listener = ",".join(f"{name}://{HOST}:{port}" for name, port in listeners.items())
         return {
             **NODE,
             **(ALONE if len(self.nodes) == 1 else AMONG_THREE),
