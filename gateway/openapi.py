@@ -23,6 +23,19 @@ VARIABLE = re.compile(r"\{(\w+)\}")
 ABOUT = """Money moves through commands: a POST answers 202 once the broker has it, or waits for
 the outcome with `Prefer: wait=N`. Amounts are integers in minor units of their currency."""
 
+# what an answer carries besides its body, and what every answer does
+HEADERS = {
+    "traceparent": "W3C trace context: the client's trace id, if it sent one",
+    "X-Request-Id": "the client's, if it sent one",
+    "Location": "where the outcome can be read",
+    "Preference-Applied": "what was done of `Prefer`",
+    "Idempotent-Replayed": "`true`: the key was used before, this is its answer",
+    "RateLimit-Policy": "the quota and its window in seconds, where requests are limited",
+    "RateLimit": "what is left of it, and the seconds until it is whole again",
+    "Retry-After": "seconds after which to ask again",
+}
+EVERY = ("traceparent", "X-Request-Id")
+
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
     routes = tuple(routes)
@@ -123,16 +136,40 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
 def _responses(route: Route, names: dict[type, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for status, model in sorted(route.answers.items()):
-        found[str(status)] = {"description": "accepted" if status == 202 else "success"}
+        found[str(status)] = {
+            "description": "accepted" if status == 202 else "success",
+            "headers": _headers(route, status),
+        }
         if model is not None:
             found[str(status)]["content"] = {"application/json": {"schema": _ref(model, names)}}
-    problem = {
-        "description": "a problem; `x-error-codes` lists the codes",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": names[answers.ProblemDocument]}}},
-    }
+        elif route.streams:
+            found[str(status)]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
     for status in _problems(route):
-        found[str(status)] = problem
+        found[str(status)] = {
+            "description": "a problem; `x-error-codes` lists the codes",
+            "headers": _headers(route, status),
+            "content": {MEDIA_TYPE: {"schema": {"$ref": names[answers.ProblemDocument]}}},
+        }
     return found
+
+
+def _headers(route: Route, status: int) -> dict[str, Any]:
+    required, optional = list(EVERY), []
+    if route.path.startswith("/api/"):
+        optional += ["RateLimit-Policy", "RateLimit"]
+    if route.command and status < 300:
+        required.append("Location")
+        optional += ["Preference-Applied", "Idempotent-Replayed"]
+    if status in (429, 503) or (status == 409 and route.money):
+        required.append("Retry-After")
+    return {
+        name: {
+            "description": HEADERS[name],
+            "required": name in required,
+            "schema": {"type": "string"},
+        }
+        for name in (*required, *optional)
+    }
 
 
 def _problems(route: Route) -> list[int]:
@@ -141,10 +178,12 @@ def _problems(route: Route) -> list[int]:
     found = [400, 429, 503]
     if route.roles is not None:
         found += [401, 403]
+    if route.tag == "auth":
+        found += [401]
     if VARIABLE.search(route.path):
         found += [404]
     if route.body is not None:
-        found += [400, 413, 415, 422]
+        found += [400, 408, 413, 415, 422]
     if route.command:
         found += [409]
     return sorted(set(found))

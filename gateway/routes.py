@@ -53,8 +53,11 @@ class Route:
 
     @property
     def tag(self) -> str:
-        parts = self.path.strip("/").split("/")
-        return parts[1] if parts[0] == "api" and len(parts) > 1 else "operations"
+        """The section of the documents that it stands in."""
+        first, *rest = self.path.strip("/").split("/")
+        if first in ("subjects", "schemas"):
+            return "schemas"
+        return rest[0] if first == "api" and "." not in rest[0] else "operations"
 
 
 PAGE = {"limit": "items of one page, 1 to 200", "cursor": "where to go on: `next_cursor`"}

@@ -23,19 +23,36 @@ const kind = (schema, all) => {
   return found.title && found.properties ? found.title : found.type || "any";
 };
 
-const members = (schema, all) => {
+const LIMITS = ["minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "maxProperties"];
+
+const limits = (member) => [member, ...(member.anyOf || [])]
+  .flatMap((one) => LIMITS.filter((key) => one[key] !== undefined).map((key) => `${key} ${one[key]}`))
+  .join(", ");
+
+const inner = (schema, all) => {
+  // the object that a member is, or is a list of
   const found = resolved(schema, all);
-  const table = make("table");
+  return found.type === "array" ? inner(found.items, all) : found;
+};
+
+const members = (schema, all, path = "") => {
+  const found = resolved(schema, all);
+  const rows = [];
   for (const [name, member] of Object.entries(found.properties || {})) {
     const row = make("tr");
     const needed = (found.required || []).includes(name) ? "" : "optional";
-    const limits = ["minimum", "maximum", "minLength", "maxLength", "maxItems"]
-      .filter((key) => member[key] !== undefined).map((key) => `${key} ${member[key]}`).join(", ");
-    row.append(make("td", name), make("td", kind(member, all)),
-      make("td", [needed, limits, member.description].filter(Boolean).join(" · "), { class: "dim" }));
-    table.append(row);
+    row.append(make("td", path + name), make("td", kind(member, all)),
+      make("td", [needed, limits(member), member.description].filter(Boolean).join(" · "), { class: "dim" }));
+    const list = resolved(member, all).type === "array" ? "[]." : ".";
+    rows.push(row, ...members(inner(member, all), all, path + name + list));
   }
-  return table;
+  return rows;
+};
+
+const table = (schema, all) => {
+  const made = make("table");
+  made.append(...members(schema, all));
+  return made;
 };
 
 const jsonOf = (part) => Object.values(part?.content || {})[0]?.schema;
@@ -44,12 +61,14 @@ const tryIt = (method, path, operation) => {
   const form = make("form");
   const inputs = operation.parameters.map((parameter) => {
     const label = make("label", `${parameter.name} `);
-    const input = make("input", undefined, { placeholder: parameter.in });
+    const needed = parameter.required ? "" : ", optional";
+    const input = make("input", undefined, { placeholder: parameter.in + needed });
     label.append(input);
     form.append(label, " ");
     return { ...parameter, input };
   });
-  const body = operation.requestBody ? make("textarea", "{}", { rows: 4 }) : null;
+  const asked = operation.requestBody;
+  const body = asked ? make("textarea", asked.required ? "{}" : "", { rows: 4, placeholder: "body" }) : null;
   const output = make("pre", "");
   output.hidden = true;
   if (body) form.append(body);
@@ -66,8 +85,9 @@ const tryIt = (method, path, operation) => {
     }
     const token = document.getElementById("token").value;
     if (token) headers.Authorization = `Bearer ${token}`;
-    if (body) headers["Content-Type"] = "application/json";
-    const options = { method: method.toUpperCase(), headers, body: body ? body.value : undefined };
+    const sent = body?.value.trim();
+    if (sent) headers["Content-Type"] = "application/json";
+    const options = { method: method.toUpperCase(), headers, body: sent || undefined };
     const response = await fetch(query.size ? `${url}?${query}` : url, options);
     const text = await response.text();
     output.hidden = false;
@@ -85,11 +105,24 @@ const route = (method, path, operation, all) => {
   const who = operation["x-roles"] ? operation["x-roles"].join(", ") : "no token needed";
   details.append(make("p", `Who: ${who}`, { class: "dim" }));
   const body = jsonOf(operation.requestBody);
-  if (body) details.append(make("h4", "Body"), members(body, all));
+  if (body) details.append(make("h4", "Body"), table(body, all));
+  const problems = [];
   for (const [status, answer] of Object.entries(operation.responses)) {
+    if (status >= "400") {
+      problems.push(status);
+      continue;
+    }
     const schema = jsonOf(answer);
-    details.append(make("h4", `${status} ${answer.description}`));
-    if (schema && status < "300") details.append(members(schema, all));
+    const type = Object.keys(answer.content || {}).filter((one) => one !== "application/json");
+    details.append(make("h4", [status, answer.description, ...type].join(" · ")));
+    const headers = Object.keys(answer.headers || {}).join(", ");
+    if (headers) details.append(make("p", `Headers: ${headers}`, { class: "dim" }));
+    if (schema) details.append(table(schema, all));
+  }
+  if (problems.length) {
+    const line = make("p", `Problems: ${problems.join(", ")}. `, { class: "dim" });
+    line.append(make("a", "Their codes", { href: "#codes" }));
+    details.append(line);
   }
   details.append(tryIt(method, path, operation));
   return details;

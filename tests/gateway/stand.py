@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import time
@@ -20,6 +21,9 @@ import aiohttp
 import orjson
 
 from deploy.local.processes import Child, free_ports
+from gateway.answers import ProblemDocument
+from gateway.openapi import document
+from gateway.routes import ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -124,6 +128,37 @@ class Got:
         return str(self.json["code"])
 
 
+DOCUMENT = document(ROUTES)
+PATTERNS = [
+    (route, re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(route.path)))) for route in ROUTES
+]
+
+
+def as_documented(method: str, path: str, got: Got) -> None:
+    """What a route answers, its OpenAPI description says: status, headers, members."""
+    plain, _, query = path.partition("?")
+    for route, pattern in PATTERNS:
+        if route.method == method and plain.startswith("/api/") and pattern.fullmatch(plain):
+            break
+    else:
+        return
+    assert got.headers["traceparent"]
+    assert got.headers["X-Request-Id"]
+    if got.status == 304:
+        return
+    described = DOCUMENT["paths"][route.path][method.lower()]["responses"]
+    assert str(got.status) in described, f"{route.name} does not say {got.status}: {got.text}"
+    headers = described[str(got.status)]["headers"]
+    missing = [n for n, one in headers.items() if one["required"] and n not in got.headers]
+    assert not missing, f"{route.name} {got.status} has no {missing}"
+    model = route.answers.get(got.status)
+    if got.status >= 400:
+        assert got.headers["Content-Type"] == "application/problem+json", got.text
+        model = ProblemDocument
+    if model is not None and "fields=" not in query:
+        model.model_validate_json(got.text)
+
+
 class Person:
     """Someone who talks to the bank, with a token or without."""
 
@@ -145,7 +180,9 @@ class Person:
         async with self.session.request(
             method, f"{self.url}{path}", data=data, headers=given, allow_redirects=False
         ) as response:
-            return Got(response.status, response.headers.copy(), await response.text())
+            got = Got(response.status, response.headers.copy(), await response.text())
+        as_documented(method, path, got)
+        return got
 
     async def get(self, path: str, **headers: str) -> Got:
         return await self.ask("GET", path, **headers)
