@@ -102,7 +102,11 @@ class Settings:
     cors_origins: tuple[str, ...] = _setting(
         (), "origins whose pages may call the gateway, separated by commas"
     )
-    rate_limit: bool = _setting(False, "limit requests per client; in production always on")
+    rate_limit: bool = _setting(
+        False, "limit requests per address and route; in production always on"
+    )
+    rate_limit_requests: int = _setting(100, "requests of one address to one route in a window")
+    rate_limit_window_s: float = _setting(900.0, "that window")
     transaction_deadline_s: int = _setting(
         30, "default time in which a transaction must succeed, or is put back"
     )

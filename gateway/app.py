@@ -23,7 +23,8 @@ import uvloop
 from aiohttp import web
 
 import logs
-from gateway.edge import endpoint, outermost
+from gateway.edge import endpoint, finish, outermost
+from gateway.log_outs import LogOuts
 from gateway.routes import BODY_BYTES, ROUTES
 from gateway.services import Gateway
 
@@ -45,6 +46,7 @@ def build_app(settings: Settings, gateway: Gateway | None = None) -> web.Applica
     gateway = gateway or Gateway(settings)
     app = web.Application(middlewares=[outermost(gateway)], client_max_size=BODY_BYTES)
     app[GATEWAY] = gateway
+    app.on_response_prepare.append(finish(settings))
     for route in ROUTES:
         handle = endpoint(gateway, route)
         app.router.add_route(route.method, route.path, handle)
@@ -61,9 +63,17 @@ def build_app(settings: Settings, gateway: Gateway | None = None) -> web.Applica
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT. 1 and a sentence on stderr when the port is taken."""
+    """Serve until SIGTERM or SIGINT. 1 and a sentence on stderr when it can't be done."""
     logs.configure("gateway", settings.log_level)
     host, port = settings.gateway_host, settings.gateway_port
+    try:
+        _tls(settings)
+    except OSError as exc:  # ssl.SSLError is one
+        sys.stderr.write(
+            f"gateway: no HTTPS with {settings.tls_certificate} and {settings.tls_key} ({exc}); "
+            "correct STREAMBANK_TLS_CERTIFICATE or STREAMBANK_TLS_KEY\n"
+        )
+        return 1
     try:
         _check_free(host, port)
     except OSError as exc:
@@ -74,7 +84,7 @@ def run(settings: Settings) -> int:
         )
         return 1
     if settings.gateway_processes == 1:
-        uvloop.run(_serve(settings, None))
+        uvloop.run(_serve(settings, LogOuts(), None))
         return 0
     return _supervise(settings)
 
@@ -98,7 +108,7 @@ def _check_free(host: str, port: int) -> None:
     _listening(host, port, shared=False).close()
 
 
-async def _serve(settings: Settings, parent: int | None) -> None:
+async def _serve(settings: Settings, log_outs: LogOuts, parent: int | None) -> None:
     """One process. `parent`: a pipe that closes when the parent ends."""
     done = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -106,7 +116,7 @@ async def _serve(settings: Settings, parent: int | None) -> None:
         loop.add_signal_handler(name, done.set)
     if parent is not None:
         loop.add_reader(parent, done.set)
-    app = build_app(settings)
+    app = build_app(settings, Gateway(settings, log_outs=log_outs))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_S, keepalive_timeout=75)
     await runner.setup()
     listener = _listening(settings.gateway_host, settings.gateway_port, shared=True)
@@ -125,14 +135,20 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    # a key behind a pass phrase is refused; without an answer OpenSSL would ask the terminal
+    context.load_cert_chain(settings.tls_certificate, settings.tls_key, password=lambda: "")
     return context
 
 
 def _supervise(settings: Settings) -> int:
     """Fork the processes and keep them; nothing else runs here, so forking is safe."""
     watched, held = os.pipe()
-    children = {_fork(settings, watched, held) for _ in range(settings.gateway_processes)}
+    log_outs = LogOuts()
+
+    def fork() -> int:
+        return _fork(settings, log_outs, watched, held)
+
+    children = {fork() for _ in range(settings.gateway_processes)}
     stopping = False
 
     def stop(_signal: int, _frame: object) -> None:
@@ -149,11 +165,11 @@ def _supervise(settings: Settings) -> int:
         if not stopping:
             log.error("gateway process %d ended with %d and is started again", child, status)
             time.sleep(RESTART_S)
-            children.add(_fork(settings, watched, held))
+            children.add(fork())
     return 0
 
 
-def _fork(settings: Settings, watched: int, held: int) -> int:
+def _fork(settings: Settings, log_outs: LogOuts, watched: int, held: int) -> int:
     child = os.fork()
     if child:
         return child
@@ -162,7 +178,7 @@ def _fork(settings: Settings, watched: int, held: int) -> int:
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        uvloop.run(_serve(settings, watched))
+        uvloop.run(_serve(settings, log_outs, watched))
         code = 0
     finally:
         logging.shutdown()

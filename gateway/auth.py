@@ -16,6 +16,7 @@ import jwt
 
 from domain.user import Role
 from gateway.errors import Problem
+from gateway.log_outs import LogOuts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,11 +57,11 @@ NOBODY = Caller(user_id="", roles=frozenset())
 class Tokens:
     """Issues and verifies tokens. `access_s`: life of an access token in seconds."""
 
-    def __init__(self, secret: str, access_s: int) -> None:
+    def __init__(self, secret: str, access_s: int, log_outs: LogOuts | None = None) -> None:
         self._secret = secret
         self.access_s = access_s
-        self._verified: dict[str, tuple[Caller, float]] = {}
-        self._withdrawn: dict[str, float] = {}  # refresh tokens that were logged out, here
+        self._verified: dict[str, tuple[Caller, float, str]] = {}  # with its end and its jti
+        self._log_outs = log_outs or LogOuts()
 
     def issue(self, user_id: str, roles: Iterable[Role]) -> dict[str, Any]:
         """The answer to a login."""
@@ -84,6 +85,7 @@ class Tokens:
         scheme, _, token = (authorization or "").partition(" ")
         known = self._verified.get(token)
         if known is not None and scheme.lower() == "bearer" and known[1] > time.time():
+            self._still_in(known[2])
             return known[0]
         if scheme.lower() != "bearer" or not token:
             raise unauthenticated("send Authorization: Bearer <access token>")
@@ -95,7 +97,7 @@ class Tokens:
         caller = Caller(user_id=claims["sub"], roles=roles)
         if len(self._verified) >= CACHED_TOKENS:
             self._verified.clear()
-        self._verified[token] = (caller, float(claims["exp"]))
+        self._verified[token] = (caller, float(claims["exp"]), claims["jti"])
         return caller
 
     def refreshed(self, token: str) -> str:
@@ -103,7 +105,7 @@ class Tokens:
         return str(self._claims(token, "refresh")["sub"])
 
     def withdraw(self, token: str) -> None:
-        """Log out: this process takes the refresh token no more. 401 when it is none."""
+        """Log out: this gateway takes the refresh token no more. 401 when it is none."""
         self._withdraw(self._claims(token, "refresh"))
 
     def withdraw_access(self, authorization: str) -> None:
@@ -112,13 +114,13 @@ class Tokens:
         if scheme.lower() != "bearer":
             raise unauthenticated("send Authorization: Bearer <access token>")
         self._withdraw(self._claims(token.strip(), "access"))
-        self._verified.pop(token, None)
 
     def _withdraw(self, claims: dict[str, Any]) -> None:
-        now = time.time()
-        self._withdrawn = {jti: exp for jti, exp in self._withdrawn.items() if exp > now}
-        if len(self._withdrawn) < CACHED_TOKENS:
-            self._withdrawn[claims["jti"]] = float(claims["exp"])
+        self._log_outs.add(claims["jti"], int(claims["exp"]))
+
+    def _still_in(self, jti: str) -> None:
+        if self._log_outs.has(jti):
+            raise unauthenticated("the token was logged out")
 
     def _claims(self, token: str, kind: str) -> dict[str, Any]:
         try:
@@ -135,8 +137,7 @@ class Tokens:
             raise unauthenticated("the token is not valid") from exc
         if claims.get("typ") != kind:
             raise unauthenticated(f"this is no {kind} token")
-        if claims["jti"] in self._withdrawn:
-            raise unauthenticated("the token was logged out")
+        self._still_in(claims["jti"])
         return claims
 
 

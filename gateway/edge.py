@@ -8,6 +8,7 @@ the trace id, nothing else.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import logging
 import re
@@ -36,12 +37,15 @@ if TYPE_CHECKING:
     from gateway.auth import Caller
     from gateway.routes import Route
     from gateway.services import Gateway
+    from settings import Settings
 
 log = logging.getLogger(__name__)
 
 GZIP_FROM_BYTES = 1024
+BODY_S = 30.0  # for a client to send its body
 PRINTABLE = re.compile(r"^[\x21-\x7e]{1,128}$")
 TRACE = web.RequestKey("trace", Trace)
+LIMITS = web.RequestKey("limits", dict[str, str])
 SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -75,9 +79,8 @@ def endpoint(gateway: Gateway, route: Route) -> Callable[[web.Request], Awaitabl
     async def handle(request: web.Request) -> web.StreamResponse:
         started = time.perf_counter()
         trace = request[TRACE]
-        limits: dict[str, str] = {}
         try:
-            call = await _call(gateway, route, request, trace, limits)
+            call = await _call(gateway, route, request, trace)
             if route.streams:
                 call.headers = _headers(request, trace)
                 response: web.StreamResponse = await route.handler(call, request)
@@ -88,8 +91,6 @@ def endpoint(gateway: Gateway, route: Route) -> Callable[[web.Request], Awaitabl
             response = respond(
                 problem_answer(problem, _instance(request), trace.trace_id), request, trace
             )
-        if limits and not response.prepared:
-            response.headers.update(limits)
         seconds = time.perf_counter() - started
         latency.observe(seconds)
         count = counts.get(response.status)
@@ -110,15 +111,9 @@ def _log(route: Route, status: int, seconds: float) -> None:
     log.log(level, "%s %d", route.name, status, extra=extra)
 
 
-async def _call(
-    gateway: Gateway,
-    route: Route,
-    request: web.Request,
-    trace: Trace,
-    limits: dict[str, str],
-) -> Call:
+async def _call(gateway: Gateway, route: Route, request: web.Request, trace: Trace) -> Call:
     headers = request.headers
-    caller = _caller(gateway, route, request, limits)
+    caller = _caller(gateway, route, request)
     if request.query_string:
         _check_query(route, request.query)
     logs.context.set(
@@ -162,7 +157,7 @@ def _check_query(route: Route, query: Mapping[str, str]) -> None:
             raise Problem("BAD_QUERY", "currency is an ISO 4217 code in upper case")
 
 
-def _caller(gateway: Gateway, route: Route, request: web.Request, limits: dict[str, str]) -> Caller:
+def _caller(gateway: Gateway, route: Route, request: web.Request) -> Caller:
     """Who calls. 401, 403, or 429: those whose token is no good count against their address too."""
     caller, refusal = auth.NOBODY, None
     if route.roles is not None:
@@ -172,7 +167,7 @@ def _caller(gateway: Gateway, route: Route, request: web.Request, limits: dict[s
             refusal = problem
     limited = gateway.limiter is not None and route.path.startswith("/api/")
     if limited and Role.SERVICE not in caller.roles:
-        _limit(gateway, route, request, limits)
+        _limit(gateway, route, request)
     if refusal is not None:
         raise refusal
     if route.roles is not None and not caller.may(route.roles):
@@ -180,12 +175,14 @@ def _caller(gateway: Gateway, route: Route, request: web.Request, limits: dict[s
     return caller
 
 
-def _limit(gateway: Gateway, route: Route, request: web.Request, limits: dict[str, str]) -> None:
+def _limit(gateway: Gateway, route: Route, request: web.Request) -> None:
     limiter = gateway.limiter
     assert limiter is not None
     verdict = limiter.take((request.remote, route.name), time.monotonic())
-    limits["RateLimit-Policy"] = f'"default";q={limiter.limit};w={limiter.window_s:.0f}'
-    limits["RateLimit"] = f'"default";r={verdict.remaining};t={verdict.full_s:.0f}'
+    request[LIMITS] = {
+        "RateLimit-Policy": f'"default";q={limiter.limit};w={limiter.window_s:.0f}',
+        "RateLimit": f'"default";r={verdict.remaining};t={verdict.full_s:.0f}',
+    }
     if not verdict.allowed:
         LIMITED.labels(route.path).inc()
         raise Problem("RATE_LIMITED", headers={"Retry-After": str(int(verdict.retry_s) + 1)})
@@ -196,7 +193,11 @@ async def _raw_body(route: Route, model: type[Body], request: web.Request) -> An
     if length is not None and length > BODY_BYTES:
         raise Problem("BODY_TOO_LARGE", f"at most {BODY_BYTES} bytes")
     try:
-        data = await request.read()
+        async with asyncio.timeout(BODY_S):
+            data = await request.read()
+    except TimeoutError as exc:
+        detail = f"it has {BODY_S:.0f} s"
+        raise Problem("BODY_TOO_SLOW", detail, headers={"Connection": "close"}) from exc
     except web.HTTPRequestEntityTooLarge as exc:
         raise Problem("BODY_TOO_LARGE", f"at most {BODY_BYTES} bytes") from exc
     except (web.RequestPayloadError, ContentEncodingError, TransferEncodingError) as exc:
@@ -255,17 +256,14 @@ def request_id(request: web.Request) -> str:
 def outermost(gateway: Gateway) -> Any:
     """What stands around all routes, and answers for those that do not exist."""
     origins = frozenset(gateway.settings.cors_origins)
-    tls = bool(gateway.settings.tls_certificate)
 
     @web.middleware
     async def edge(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         trace = request[TRACE] = trace_of(request.headers.get("traceparent"))
-        origin = request.headers.get("Origin")
-        allowed = origin if origin is not None and origin in origins else None
         try:
-            if allowed and request.method == "OPTIONS":
+            if request.method == "OPTIONS" and request.headers.get("Origin") in origins:
                 response: web.StreamResponse = respond(Answer(204), request, trace)
                 response.headers.update(_preflight())
             else:
@@ -277,16 +275,29 @@ def outermost(gateway: Gateway) -> Any:
             log.exception("a request failed")
             problem = problem_answer(Problem("INTERNAL"), _instance(request), trace.trace_id)
             raise _as_exception(respond(problem, request, trace)) from exc
-        if not response.prepared:
-            if allowed:
-                response.headers["Access-Control-Allow-Origin"] = allowed
-                response.headers["Access-Control-Expose-Headers"] = EXPOSED
-                response.headers.add("Vary", "Origin")
-            if tls:
-                response.headers["Strict-Transport-Security"] = HSTS
         return response
 
     return edge
+
+
+def finish(settings: Settings) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """What is added to every answer as it goes out, those that stream too."""
+    origins = frozenset(settings.cors_origins)
+    tls = bool(settings.tls_certificate)
+
+    async def add(request: web.Request, response: web.StreamResponse) -> None:
+        headers = response.headers
+        headers["Server"] = "streambank"
+        headers.update(request.get(LIMITS, {}))
+        if origins:
+            headers.add("Vary", "Origin")
+            if (origin := request.headers.get("Origin")) in origins:
+                headers["Access-Control-Allow-Origin"] = origin
+                headers["Access-Control-Expose-Headers"] = EXPOSED
+        if tls:
+            headers["Strict-Transport-Security"] = HSTS
+
+    return add
 
 
 def _as_exception(response: web.Response) -> web.HTTPException:

@@ -29,6 +29,7 @@ CODES: dict[str, tuple[int, str]] = {
     "FORBIDDEN": (403, "Your role does not allow this"),
     "NOT_FOUND": (404, "There is no such thing here"),
     "METHOD_NOT_ALLOWED": (405, "This path has no such method"),
+    "BODY_TOO_SLOW": (408, "The body did not arrive in time"),
     "IDEMPOTENCY_IN_PROGRESS": (409, "The first request with this key is still being answered"),
     "EMAIL_TAKEN": (409, "This e-mail address has a user already"),
     "BODY_TOO_LARGE": (413, "The body is too large"),

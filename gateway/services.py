@@ -17,15 +17,24 @@ from resilience.limiter import Limiter
 from schemas.codec import Codec
 
 if TYPE_CHECKING:
+    from gateway.log_outs import LogOuts
     from settings import Settings
 
 OWNERS = 200_000  # accounts whose owner is remembered
 
 
 class Gateway:
-    """What the handlers work with. `password_rounds`: bcrypt's cost, less in tests."""
+    """What the handlers work with.
 
-    def __init__(self, settings: Settings, password_rounds: int = ROUNDS) -> None:
+    `password_rounds`: bcrypt's cost, less in tests. `log_outs`: shared with the processes beside it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        password_rounds: int = ROUNDS,
+        log_outs: LogOuts | None = None,
+    ) -> None:
         self.settings = settings
         self.codec = Codec()
         self.commands = Commands(settings.kafka, settings.prefix, self.codec)
@@ -33,12 +42,14 @@ class Gateway:
             settings.kafka, settings.prefix, settings.partitions, settings.internal_token
         )
         self.waiting = Waiting(settings.kafka, settings.prefix, self.codec)
-        self.tokens = Tokens(settings.jwt_secret, settings.access_token_s)
+        self.tokens = Tokens(settings.jwt_secret, settings.access_token_s, log_outs)
         self.passwords = Passwords(rounds=password_rounds)
         self.idempotency = Idempotency()
         self.owners = AccountOwners(self.queries)
         self.readiness = Readiness(self)
-        self.limiter = Limiter() if settings.rate_limit or settings.production else None
+        self.limiter: Limiter | None = None
+        if settings.rate_limit or settings.production:
+            self.limiter = Limiter(settings.rate_limit_requests, settings.rate_limit_window_s)
 
     def start(self) -> None:
         self.queries.start()

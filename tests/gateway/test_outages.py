@@ -8,7 +8,8 @@ import signal
 import subprocess
 import time
 import uuid
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -23,13 +24,13 @@ from gateway.errors import Problem
 from gateway.queries import Queries
 from gateway.services import Gateway
 from settings import Settings
-from tests.gateway.stand import PIPELINE, ROOT, stand, town, until
+from tests.gateway.stand import PASSWORD, PIPELINE, ROOT, Person, stand, town, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from deploy.local.kafka import Kafka
-    from tests.gateway.stand import Stand
+    from tests.gateway.stand import Got, Stand
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,98 @@ async def test_a_key_is_known_in_every_process(own_bank: Stand) -> None:
         alice.session = people.session
         assert len(ids) == 1
         assert await alice.balance(source) == 95
+
+
+async def ask_everywhere(bank: Stand, person: Person, ask: Any) -> list[Got]:
+    """The same question over connections of their own, which both processes get some of."""
+    answers = []
+    for _ in range(8):
+        async with town(bank.url) as fresh:
+            person.session = fresh.session
+            answers.append(await ask())
+    return answers
+
+
+async def test_without_a_wait_the_service_decides_for_all_processes(own_bank: Stand) -> None:
+    """A process that never saw the key answers 202; what is done is what came first, once."""
+    async with town(own_bank.url) as people:
+        alice = await people.customer("alice")
+        source, other = await alice.open("USD"), await alice.open("USD")
+        admin = await people.admin()
+        await admin.pay(type="deposit", amount=100, destination_account_id=source)
+        order = {"amount": 5, "source_account_id": source, "destination_account_id": other}
+        first = await alice.pay(key="k", wait=None, **order)
+        assert first.status == 202, first.text
+        same = await ask_everywhere(own_bank, alice, lambda: alice.pay(key="k", wait=None, **order))
+        changed = {**order, "amount": 6}
+        others = await ask_everywhere(
+            own_bank, alice, lambda: alice.pay(key="k", wait=None, **changed)
+        )
+        alice.session = people.session
+        assert {got.status for got in same} <= {201, 202}
+        assert {got.json["transaction_id"] for got in same} == {first.json["transaction_id"]}
+        for got in others:
+            assert got.status == 202 or (got.status, got.code) == (422, "IDEMPOTENCY_MISMATCH")
+            if got.status == 202:
+                assert got.headers["Location"] == first.headers["Location"]
+        decided = await alice.pay(key="k", **changed)
+        assert (decided.status, decided.code) == (422, "IDEMPOTENCY_MISMATCH")
+
+        async def paid() -> bool:
+            got = await alice.get(first.headers["Location"])
+            return bool(got.status == 200 and got.json["status"] == "completed")
+
+        await until(paid, "the first order is paid")
+        assert (await alice.get(first.headers["Location"])).json["amount"] == 5
+        assert (await alice.balance(source), await alice.balance(other)) == (95, 5)
+
+
+async def test_at_once_at_both_processes_it_is_one_transfer(own_bank: Stand) -> None:
+    async with town(own_bank.url) as people, AsyncExitStack() as towns:
+        alice = await people.customer("alice")
+        source, other = await alice.open("USD"), await alice.open("USD")
+        admin = await people.admin()
+        await admin.pay(type="deposit", amount=100, destination_account_id=source)
+        order = {"amount": 5, "source_account_id": source, "destination_account_id": other}
+        askers = []
+        for _ in range(12):
+            fresh = await towns.enter_async_context(town(own_bank.url))
+            askers.append(Person(fresh.session, own_bank.url, alice.token))
+        answers = await asyncio.gather(*(one.pay(key="k", **order) for one in askers))
+        assert {got.status for got in answers} <= {201, 409}
+        paid = [got.json["transaction_id"] for got in answers if got.status == 201]
+        assert len(set(paid)) == 1
+        assert (await alice.balance(source), await alice.balance(other)) == (95, 5)
+
+
+async def test_a_refusal_is_the_same_everywhere(own_bank: Stand) -> None:
+    async with town(own_bank.url) as people:
+        alice = await people.customer("alice")
+        source, other = await alice.open("USD"), await alice.open("USD")
+        order = {"amount": 5, "source_account_id": source, "destination_account_id": other}
+        answers = await ask_everywhere(own_bank, alice, lambda: alice.pay(key="k", **order))
+        alice.session = people.session
+        assert {(got.status, got.code) for got in answers} == {(422, "INSUFFICIENT_FUNDS")}
+        assert len({got.json["transaction_id"] for got in answers}) == 1
+
+
+async def test_a_log_out_holds_in_every_process(own_bank: Stand) -> None:
+    async with town(own_bank.url) as people:
+        alice = await people.customer("alice")
+        email = (await alice.get(f"/api/users/{alice.user_id}")).json["email"]
+        words = {"email": email, "password": PASSWORD}
+        tokens = (await people.stranger.post("/api/auth/login", words, wait=None)).json
+        spare = {"refresh_token": tokens["refresh_token"]}
+        before = await ask_everywhere(own_bank, alice, lambda: alice.get("/api/accounts"))
+        assert {got.status for got in before} == {200}  # all know the token by now
+        alice.session = people.session
+        assert (await alice.post("/api/auth/logout", spare, wait=None)).status == 204
+        after = await ask_everywhere(own_bank, alice, lambda: alice.get("/api/accounts"))
+        assert {(got.status, got.code) for got in after} == {(401, "UNAUTHENTICATED")}
+        again = await ask_everywhere(
+            own_bank, alice, lambda: alice.post("/api/auth/refresh", spare, wait=None)
+        )
+        assert {(got.status, got.code) for got in again} == {(401, "UNAUTHENTICATED")}
 
 
 async def test_a_killed_gateway_process_is_replaced(own_bank: Stand) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.saga import Reason
@@ -50,6 +50,7 @@ def test_ids_follow_from_the_scope_alone() -> None:
     assert len(others | {SCOPE}) == 6
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=5), st.integers(0, 9) | st.text(max_size=5), max_size=5))
 def test_the_fingerprint_does_not_see_the_order_of_members(body: dict[str, Any]) -> None:
     assert hash_of(body) == hash_of(dict(reversed(body.items())))
@@ -174,6 +175,7 @@ def test_times_are_rfc_3339() -> None:
     assert views.time_of(None) is None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_no_body_breaks_the_parser(data: bytes) -> None:
     with suppress(Problem):
