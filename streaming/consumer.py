@@ -351,6 +351,8 @@ class Consumer(Service, ConsumerT):
         assignment, self._assignment = self._assignment, None
         if assignment is not None:
             assignment.token.event.set()
+        # librdkafka keeps a pause over assignments: given to us again, nobody would know of it
+        consumer.resume([TopicPartition(*tp) for tp in self._paused])
         consumer.unassign()
         done = threading.Event()
 

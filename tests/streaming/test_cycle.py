@@ -7,6 +7,8 @@ import dataclasses
 from typing import Any
 
 import pytest
+from confluent_kafka import ConsumerGroupState
+from confluent_kafka.admin import AdminClient
 
 import streaming
 from tests.streaming.kit import (
@@ -210,6 +212,47 @@ async def test_a_failing_record_is_tried_alone_and_never_skipped(
         await until(lambda: len(values(bootstrap, f"{prefix}out")) == 330)
     found = [int(v or 0) for v in values(bootstrap, f"{prefix}out")]
     assert found == [*range(30), *range(100, 400)]
+
+
+async def test_a_rebalance_ends_back_pressure(bootstrap: str, prefix: str) -> None:
+    name = f"{prefix}paused"
+    create(bootstrap, f"{name}.in", f"{name}.out", partitions=2)
+    paused, joins, moved = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def build(instance: str) -> App:
+        one = app(name, bootstrap, 2, instance, batch_max=10)
+        out = one.topic(f"{name}.out", value_codec=Number())
+
+        @one.agent(one.topic(f"{name}.in", value_codec=Number()), name="copy")
+        async def copy(stream: Any) -> None:
+            async for value in stream:
+                if one.consumer._paused and not paused.is_set():
+                    paused.set()
+                    await joins.wait()
+                if paused.is_set() and not moved.is_set():
+                    await asyncio.sleep(0.1)  # it stays full until the group has told us
+                out.put(value=value)
+
+        return one
+
+    def rebalances() -> bool:
+        admin = AdminClient({"bootstrap.servers": bootstrap})
+        state = admin.describe_consumer_groups([name])[name].result(10).state
+        return state == ConsumerGroupState.PREPARING_REBALANCING
+
+    # the group's lowest member keeps the lowest partition
+    write(bootstrap, f"{name}.in", [(None, b"%d" % n) for n in range(400)], partition=0)
+    first, second = build("0"), build("1")
+    async with running(first):
+        await until(paused.is_set)
+        async with running(second, ready=False):
+            await until(rebalances)
+            joins.set()
+            await until(lambda: second.consumer.ready)
+            moved.set()
+            await until(lambda: len(values(bootstrap, f"{name}.out")) >= 400)
+    found = sorted(int(value or 0) for value in values(bootstrap, f"{name}.out"))
+    assert found == list(range(400))
 
 
 async def test_an_operator_may_give_up_a_record(bootstrap: str, prefix: str) -> None:
