@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streaming.config import DriverConfig
+    from streaming.repartition import Repartition
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class App(faust.App):
         options.setdefault("datadir", str(data))
         super().__init__(id, **options)
         self._policies: dict[str, tuple[Policy, bool]] = {}  # and whether it was given
+        self.repartitions: dict[str, Repartition] = {}  # by topic
 
     @property
     def positions_topic(self) -> str:
@@ -100,6 +102,11 @@ class App(faust.App):
         """The policy of a source topic."""
         kept = self._policies.get(topic)
         return kept[0] if kept is not None else Policy(dead_letters=f"{self.conf.id}.dead")
+
+    def add_repartition(self, made: Repartition) -> None:
+        """Read the topic as one more source, under the policy of the records that are written to it."""
+        self.repartitions[made.topic] = made
+        self._policies[made.topic] = self.policy_of(made.source_topic), True
 
     def Table(
         self, name: str, *, value_codec: Any = None, watcher: Any = None, **options: Any

@@ -69,6 +69,7 @@ UNKNOWN_COMMIT_S = 60.0  # how long a commit without an answer is asked for agai
 COMMIT_ASK_S = 1.0
 OUTAGE_S = 180.0  # how long transactions may fail in a row before the process is started anew
 NEW_TOPIC_S = 5.0  # how long a topic may be unknown before it is missing
+FIRST_READ_S = 10.0  # how long after the start an agent's body may take to begin to read
 CRASHES = 3  # starts without a commit after which records are taken one by one
 
 
@@ -174,6 +175,7 @@ class Consumer(Service, ConsumerT):
         self._idle.set()
         self._lag_at_s = 0.0
         self._subscribed = False
+        self.sources: tuple[str, ...] | None = None  # once they can't change any more
         self._first_assignment = True
         self._delivered_offsets: dict[tuple[str, int], int] = {}
         self.dead_letter_count = 0
@@ -229,8 +231,10 @@ class Consumer(Service, ConsumerT):
         if self._subscribed:
             return
         self._subscribed = True
-        names = tuple(sorted(set(topics) & set(self.app.topics.acking_topics)))
+        read = set(topics) & set(self.app.topics.acking_topics)
         try:
+            await self._wait_for_readers()
+            self.sources = names = tuple(sorted(read | set(self.app.repartitions)))
             self._topology = await self._call(self._find_topology, names)
         except Exception as exc:  # noqa: BLE001 - ends the process
             self.app.fail_stop(exc)
@@ -249,6 +253,17 @@ class Consumer(Service, ConsumerT):
         )
         self.add_future(self._run_cycles())
 
+    async def _wait_for_readers(self) -> None:
+        """Until all agents read: before that their bodies may add a source by group_by. Raises Misuse."""
+        deadline = time.monotonic() + FIRST_READ_S
+        while late := [name for name, agent in self.app.agents.items() if not agent.reading]:
+            if time.monotonic() > deadline:
+                raise Misuse(
+                    f"{self.app_id}: {', '.join(late)} did not begin to read within {FIRST_READ_S:.0f} s: an "
+                    f"agent must read its stream before it does anything that takes long or fails"
+                )
+            await asyncio.sleep(0.01)
+
     @property
     def changelogs(self) -> dict[str, Any]:
         """Changelog topic by table name. An app without tables keeps its positions in a topic of their own."""
@@ -259,8 +274,10 @@ class Consumer(Service, ConsumerT):
     def _find_topology(self, sources: tuple[str, ...]) -> Topology:
         """Check partition counts of all topics that must be co-partitioned; learn their ids."""
         assert self._admin is not None
-        if not self.app.tables and sources:
-            self._create_positions_topic(sources[0])
+        self._create_repartition_topics()
+        given = [name for name in sources if name not in self.app.repartitions]
+        if not self.app.tables and given:  # a topic that was just made may not be known yet
+            self._create_beside(given[0], self.app.positions_topic, {"cleanup.policy": "compact"})
         names = [*sources, *self.changelogs.values()]
         described = self._describe(names)
         counts = {name: len(found.partitions) for name, found in described.items()}
@@ -305,21 +322,31 @@ class Consumer(Service, ConsumerT):
                 raise Inconsistent(missing)
             time.sleep(0.1)
 
-    def _create_positions_topic(self, source: str) -> None:
-        """As many partitions as the sources have; nothing happens when it is there."""
+    def _create_repartition_topics(self) -> None:
+        config = {"cleanup.policy": "delete", "retention.ms": "-1"}
+        for name, made in self.app.repartitions.items():
+            count = self._create_beside(made.source_topic, name, config)
+            if made.partitions is not None and count and made.partitions != count:
+                raise Misuse(
+                    f"{self.app_id}: group_by with partitions={made.partitions}, but {made.source_topic} has "
+                    f"{count}, and so must {name}: leave partitions= out"
+                )
+
+    def _create_beside(self, source: str, name: str, config: dict[str, str]) -> int:
+        """Create a topic of as many partitions as the source has, unless it is there. Answers how many."""
         assert self._admin is not None
         metadata = self._admin.list_topics(timeout=30)
         found = metadata.topics.get(source)
-        if found is None or self.app.positions_topic in metadata.topics:
-            return
-        new = NewTopic(
-            self.app.positions_topic, len(found.partitions), config={"cleanup.policy": "compact"}
-        )
+        count = len(found.partitions) if found is not None else 0
+        if not count or name in metadata.topics:
+            return count
+        new = NewTopic(name, count, config=config)
         try:
             self._admin.create_topics([new])[new.topic].result(30)
         except KafkaException as exc:
             if kafka_error(exc).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+        return count
 
     def _check_changelogs(self) -> None:
         """A changelog that deletes loses state. Learns how long a deleted key's record is kept."""

@@ -104,6 +104,14 @@ def current_batch() -> Batch | None:
     return batch
 
 
+def running_batch() -> Batch | None:
+    """`current_batch`, or None when its transaction is over: for what must be told to it, if it still is there."""
+    try:
+        return current_batch()
+    except Misuse:
+        return None
+
+
 def sending_batch() -> Batch | None:
     """The batch that a send belongs to, or None where sending outside of a transaction was asked for.
 

@@ -17,19 +17,19 @@ from faust.streams import _current_event
 from mode.supervisors import OneForOneSupervisor
 from mode.utils.futures import maybe_async, notify
 
-from streaming.context import current_batch, enter
+from streaming.context import enter, running_batch
 from streaming.errors import Misuse, Poison, Unsupported
+from streaming.repartition import Repartition, regroup
 from streaming.topics import Topic
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
     from streaming.context import Batch
 
 YIELD_EVERY = 200  # records after which timers, readers and heartbeats get their turn
 
 REFUSED = {
-    "group_by": "send to a topic of its own with the new key and read that in another agent",
     "through": "send to the topic and read it in another agent",
     "echo": "send to the channels in the agent's body",
     "join": "keep one side in a table",
@@ -46,9 +46,14 @@ REFUSED = {
 
 
 class Stream(faust.Stream[Any]):
-    """`async for value in stream`, `.events()`, `.items()`, `.take(n, within)`, `.enumerate()`, `.filter(…)`."""
+    """`async for value in stream`, `.events()`, `.items()`, `.take(n, within)`, `.enumerate()`, `.filter(…)`,
+    `.group_by(key)`.
+    """
 
     app: Any
+    agent: Agent | None = None
+    reading = False  # the agent's body has asked for a first value
+    repartition: Repartition | None = None
     channel: Any
     batch: Batch | None = None
     _value: Any = None
@@ -82,10 +87,18 @@ class Stream(faust.Stream[Any]):
         _current_event.set(None)
         batch.finish()
 
-    async def _values(self) -> AsyncIterator[Any]:
-        self._finalized = True
+    def _values(self) -> AsyncGenerator[Any, None]:
+        if self.repartition is not None:
+            raise Misuse(
+                f"agent {self.prefix} reads a stream that it grouped: read the one that group_by answered"
+            )
+        return self.values_for(self._processors)
+
+    async def values_for(self, processors: Sequence[Any]) -> AsyncGenerator[Any, None]:
+        """The values of all records, batch after batch, each through `processors`."""
+        self._finalized = self.reading = True
         await self.maybe_start()
-        decode, processors = self.channel.value_of, self._processors
+        decode = self.channel.value_of
         while not self.should_stop:
             batch = await self._next_batch()
             if batch is None:
@@ -117,6 +130,17 @@ class Stream(faust.Stream[Any]):
                 "an agent on this driver reads a topic; an in-memory channel has no transaction"
             )
         return self._values()
+
+    def group_by(
+        self, key: Any, *, name: str | None = None, topic: Any = None, partitions: int | None = None
+    ) -> Any:
+        """This stream under another key: a field of its model, or a function of the value with a `name`.
+
+        Each record is written again under its new key, in its own transaction, and read in the task of that
+        key; its value, headers and timestamp stay. Processors and filters that were added before see each
+        value twice, there and here: they must be pure. Raises Misuse or Unsupported, before anything is read.
+        """
+        return regroup(self, key, name, topic, partitions)
 
     async def events(self) -> AsyncIterator[Any]:
         async for value in self._values():
@@ -186,8 +210,15 @@ class Supervisor(OneForOneSupervisor):
             self.loop.call_later(0.005, self.wakeup)
 
 
+def _active(stream: Any) -> Any:
+    """The stream that the agent's body reads: the given one, or what it grouped it into."""
+    return stream.get_active_stream()
+
+
 class Agent(_Agent):
     """An exception in the agent fails its transaction; the agent starts again and sees the records again."""
+
+    app: Any
 
     async def _replace_actor(self, service: Any, index: int) -> Any:
         actor = await super()._replace_actor(service, index)
@@ -197,9 +228,21 @@ class Agent(_Agent):
     def actor_from_stream(self, stream: Any, **options: Any) -> Any:
         """A restarted agent reads on from its stream and adds its processors and filters to it again."""
         if stream is not None:
+            _active(stream).reading = False
             kept = self._maybe_unwrap_reply_request  # Faust's own, added only when a stream is made
             stream._processors[:] = [one for one in stream._processors if one == kept]
         return super().actor_from_stream(stream, **options)
+
+    def stream(self, *args: Any, **kw: Any) -> Any:
+        stream: Any = super().stream(*args, **kw)
+        stream.agent = self
+        return stream
+
+    @property
+    def reading(self) -> bool:
+        """True once each body has begun to read: from then on it adds no source."""
+        actors = list(self._actors)
+        return bool(actors) and all(_active(one.stream).reading for one in actors)
 
     async def _execute_actor(self, coro: Any, aref: Any) -> None:
         async def guarded() -> None:
@@ -210,9 +253,12 @@ class Agent(_Agent):
                         f"agent {self.name} left its loop: an agent must read its stream for ever"
                     )
             except BaseException as exc:
-                batch = _running_batch()
+                batch = running_batch()
                 if batch is not None:
                     batch.finish(exc)
+                elif isinstance(exc, (Misuse, Unsupported)) and not _active(aref.stream).reading:
+                    self.app.fail_stop(exc)  # a restart would only raise it again
+                    return
                 raise
 
         await super()._execute_actor(guarded(), aref)
@@ -228,10 +274,3 @@ class Agent(_Agent):
         )
 
     ask = join = map = kvjoin = kvmap = _ask
-
-
-def _running_batch() -> Batch | None:
-    try:
-        return current_batch()
-    except Misuse:  # its transaction is over
-        return None

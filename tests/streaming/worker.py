@@ -2,7 +2,9 @@
 
 Argument: one JSON object.
     bootstrap, name, instance, partitions   the app; it reads <name>.in, keeps "sums", says <name>.out
-    die, freeze    a point of the cycle: kill -9 or SIGSTOP ourselves there, at the `after`-th pass
+    die, freeze    a point of the cycle: kill -9 or SIGSTOP ourselves there, at the `after`-th pass;
+                   "key" is where a number's new key is asked for, "sum" where the agent takes a number
+    group          a divisor: numbers are added per remainder, by group_by, instead of per key
     also           one more source
     hang           a number at which the agent never comes back
     driver         further DriverConfig options
@@ -38,6 +40,14 @@ def faults(point: str, sign: signal.Signals, after: int) -> Any:
     return fault
 
 
+def remainder(divisor: int, fault: Any) -> Any:
+    def key(number: int) -> bytes:
+        fault("key")
+        return b"r%d" % (number % divisor)
+
+    return key
+
+
 def build(options: dict[str, Any]) -> streaming.App:
     name, partitions = options["name"], options.get("partitions", 1)
     driver = {"session_timeout_s": 2.0, "transaction_timeout_s": 4.0, "cycle_timeout_s": 2.0}
@@ -62,9 +72,14 @@ def build(options: dict[str, Any]) -> streaming.App:
     sums = app.topic(f"{name}.out", value_codec=Number())
     table = app.Table("sums", value_codec=Number(), default=int, partitions=partitions)
 
+    fault = driver.get("faults") or (lambda point: None)
+
     @app.agent(numbers, name="add")
     async def add(stream: Any) -> None:
+        if "group" in options:
+            stream = stream.group_by(remainder(options["group"], fault), name="remainder")
         async for key, value in stream.items():
+            fault("sum")
             if value == options.get("hang"):
                 await asyncio.Event().wait()
             table[key] += value
