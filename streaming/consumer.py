@@ -233,7 +233,7 @@ class Consumer(Service, ConsumerT):
         self._subscribed = True
         read = set(topics) & set(self.app.topics.acking_topics)
         try:
-            await self._wait_for_readers()
+            await self.wait_for_readers(self.app.agents)
             self.sources = names = tuple(sorted(read | set(self.app.repartitions)))
             self._topology = await self._call(self._find_topology, names)
         except Exception as exc:  # noqa: BLE001 - ends the process
@@ -253,10 +253,10 @@ class Consumer(Service, ConsumerT):
         )
         self.add_future(self._run_cycles())
 
-    async def _wait_for_readers(self) -> None:
-        """Until all agents read: before that their bodies may add a source by group_by. Raises Misuse."""
+    async def wait_for_readers(self, agents: Mapping[str, Any]) -> None:
+        """Until all agents (by name) read: before that their bodies may add a source by group_by. Raises Misuse."""
         deadline = time.monotonic() + FIRST_READ_S
-        while late := [name for name, agent in self.app.agents.items() if not agent.reading]:
+        while late := [name for name, agent in agents.items() if not agent.reading]:
             if time.monotonic() > deadline:
                 raise Misuse(
                     f"{self.app_id}: {', '.join(late)} did not begin to read within {FIRST_READ_S:.0f} s: an "

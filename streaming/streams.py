@@ -263,10 +263,13 @@ class Agent(_Agent):
 
         await super()._execute_actor(guarded(), aref)
 
-    def test_context(self, *args: Any, **kw: Any) -> Any:
-        raise Unsupported(
-            "agent.test_context(): test the pure function that the agent calls, or a real broker"
-        )
+    def test_context(self, *args: Any, **options: Any) -> Any:
+        """This agent alone, without a broker: `async with agent.test_context() as agent`; see `trial.Trial`."""
+        from streaming.trial import Trial  # only tests need it; it is an Agent itself
+
+        if args or options:
+            raise Unsupported("agent.test_context() is of the agent as it is: it takes no options")
+        return self.clone(cls=Trial)
 
     def _ask(self, *args: Any, **kw: Any) -> Any:
         raise Unsupported(

@@ -139,6 +139,14 @@ class Topic(faust.Topic):
             self._bind()
         return None if data is None else self._decode_value(data)
 
+    def encoded(self, key: Any, value: Any) -> tuple[bytes | None, bytes | None]:
+        """A record's key and value as bytes; bytes stay as they are."""
+        if self._name is None:
+            self._bind()
+        if type(key) is not bytes:
+            key = key_bytes(key, self.app.serializers, self._key_kind, self._key_serializer)
+        return key, self._encode_value(value)
+
     # Faust's put hands an event to a channel in memory: on a topic it would bypass the transaction
     def put(  # type: ignore[override]
         self,
@@ -161,15 +169,10 @@ class Topic(faust.Topic):
     def _put(
         self, batch: Any, key: Any, value: Any, partition: int, headers: Any, timestamp_ms: int
     ) -> None:
-        if self._name is None:
-            self._bind()
-        if type(key) is not bytes:
-            key = key_bytes(key, self.app.serializers, self._key_kind, self._key_serializer)
+        raw_key, data = self.encoded(key, value)
         if isinstance(headers, Mapping):
             headers = list(headers.items())
-        batch.cycle.produce(
-            self._name, key, self._encode_value(value), partition, headers, timestamp_ms
-        )
+        batch.cycle.produce(self._name, raw_key, data, partition, headers, timestamp_ms)
 
     async def send(
         self,
@@ -224,10 +227,7 @@ class Topic(faust.Topic):
         if batch is not None:
             self._put(batch, key, value, where, headers, timestamp_ms)
             return self._sent
-        if self._name is None:
-            self._bind()
-        data = self._encode_value(value)
-        raw_key = key_bytes(key, self.app.serializers, self._key_kind, self._key_serializer)
+        raw_key, data = self.encoded(key, value)
         producer = await self.app.maybe_start_producer()
         return await producer.send(self._name, raw_key, data, where, timestamp_ms / 1000, headers)
 
