@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaException, Producer
@@ -185,8 +186,9 @@ class Commands:
 
 def _rfc3339(seconds: float) -> bytes:
     whole = int(seconds)
-    at = time.gmtime(whole)
-    return (
-        f"{at[0]:04d}-{at[1]:02d}-{at[2]:02d}T{at[3]:02d}:{at[4]:02d}:{at[5]:02d}"
-        f".{int((seconds - whole) * 1000):03d}Z"
-    ).encode()
+    return b"%b.%03dZ" % (_second(whole), int((seconds - whole) * 1000))
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> bytes:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode()

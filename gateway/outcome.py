@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.answer import Answer, answer, problem_answer
 from gateway.errors import CODES, FieldError, Problem
-from gateway.idempotency import hash_of, scope_of
+from gateway.idempotency import hash_of, named, scope_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -86,7 +86,7 @@ def identify(call: Call, caller: str | None = None, request_hash: str | None = N
     request_hash = request_hash or hash_of(call.raw_body)
     if call.idempotency_key is None:
         return Identity(scope, str(uuid.uuid4()), request_hash)
-    return Identity(scope, str(uuid.uuid5(scope, request_hash)), request_hash)
+    return Identity(scope, str(named(scope, request_hash)), request_hash)
 
 
 async def once(

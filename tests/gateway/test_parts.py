@@ -16,7 +16,7 @@ from gateway import auth, errors, passwords, views
 from gateway.answer import Answer
 from gateway.errors import Problem
 from gateway.headers import prefer_of, trace_of
-from gateway.idempotency import Idempotency, hash_of, key_of, scope_of
+from gateway.idempotency import Idempotency, hash_of, key_of, named, scope_of
 from gateway.models import parsed
 from gateway.openapi import document
 from gateway.routes import ROUTES
@@ -36,6 +36,11 @@ def test_keys_that_cannot_be_used(header: str) -> None:
     with pytest.raises(Problem) as refused:
         key_of(header)
     assert refused.value.code == "IDEMPOTENCY_KEY_INVALID"
+
+
+@given(st.uuids(), st.text())
+def test_names_are_rfc_9562_version_5(namespace: uuid.UUID, name: str) -> None:
+    assert named(namespace, name) == uuid.uuid5(namespace, name)
 
 
 def test_ids_follow_from_the_scope_alone() -> None:
