@@ -121,10 +121,8 @@ def quix_environment() -> str:
     python = home / "bin" / "python"
     if not python.exists():
         print(f"installing {QUIX} into {home}", flush=True)
-        subprocess.run(["uv", "venv", "-q", "--python", sys.executable, str(home)], check=True)
-        subprocess.run(
-            ["uv", "pip", "install", "-q", "--python", str(python), QUIX, "fastavro"], check=True
-        )
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", QUIX, "fastavro"], check=True)
     return str(python)
 
 

@@ -8,6 +8,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 import streaming
 from bench.work import BALANCE, DEPOSIT, DEPOSITED, PARTITIONS, decode, encode, step
 
@@ -58,7 +60,7 @@ def main() -> None:
     parser.add_argument("--state-dir", type=Path)
     parser.add_argument("--standby", action="store_true")
     logging.basicConfig(level="INFO")
-    asyncio.run(
+    uvloop.run(
         run(build(**vars(parser.parse_args()), static_membership=True, session_timeout_s=3.0))
     )
 

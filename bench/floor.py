@@ -18,7 +18,7 @@ def run(bootstrap: str, name: str, source: str, output: str, changelog: str, cou
         {
             "bootstrap.servers": bootstrap,
             "transactional.id": name,
-            "linger.ms": 2,
+            "linger.ms": 40,
             "retry.backoff.ms": 1,
             "retry.backoff.max.ms": 50,
             "delivery.report.only.error": True,
