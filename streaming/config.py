@@ -80,6 +80,11 @@ class DriverConfig:
         return {
             "bootstrap.servers": self.bootstrap,
             "client.id": f"{app_id}.{self.instance}{address}",
+            # A client that lost all its brokers would forget them, and then wait for ever for the coordinator
+            # that it remembers (librdkafka issue 5511): with one broker, after each cut connection.
+            "metadata.recovery.strategy": "none",
+            # a transaction must not time out while its client waits to connect again; 10 s by default
+            "reconnect.backoff.max.ms": 1000,
             **self.kafka,
         }
 

@@ -21,7 +21,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer as KafkaConsumer
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from faust.types import TP
@@ -57,7 +62,7 @@ from streaming.stores import MemoryStore, Store
 from streaming.tables import TablePartition, TableView
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Awaitable, Iterable, Mapping
 
     from streaming.context import Batch
 from streaming.crashes import Crashes
@@ -67,6 +72,7 @@ log = logging.getLogger(__name__)
 UNKNOWN_COMMIT_S = 60.0  # how long a commit without an answer is asked for again
 # of one question: where a record was refused librdkafka waits all of it, and says so when asked again
 COMMIT_ASK_S = 1.0
+COORDINATOR_S = 3.0  # how long the group's coordinator may take to answer
 OUTAGE_S = 180.0  # how long transactions may fail in a row before the process is started anew
 NEW_TOPIC_S = 5.0  # how long a topic may be unknown before it is missing
 FIRST_READ_S = 10.0  # how long after the start an agent's body may take to begin to read
@@ -796,7 +802,7 @@ class Consumer(Service, ConsumerT):
         cycle.closed = True
         ended = time.perf_counter()
         try:
-            await offsets
+            await self._sent(offsets)
             if error is None:
                 changes = self._encode(cycle)
                 await self._call(self._commit, cycle, changes)
@@ -804,7 +810,7 @@ class Consumer(Service, ConsumerT):
             error = exc if error is None or _hides_the_cause(error) else error
         if error is not None:
             if _hides_the_cause(error):
-                error = await self._call(self._cause, cycle, error)
+                error = await self._sent(self._call(self._cause, cycle, error))
             return await self._roll_back(cycle, error)
         self._fault("committed")
         self._merge(cycle, changes)
@@ -875,8 +881,9 @@ class Consumer(Service, ConsumerT):
         ]
         deadline = time.monotonic() + self.driver.transaction_timeout_s
         while True:
+            left_s = max(1.0, deadline - time.monotonic())
             try:
-                self._producer.send_offsets_to_transaction(offsets, self._group, 10)
+                self._producer.send_offsets_to_transaction(offsets, self._group, left_s)
                 break
             except KafkaException as exc:
                 error = kafka_error(exc)
@@ -888,6 +895,36 @@ class Consumer(Service, ConsumerT):
                     raise
                 time.sleep(0.02)
         self._fault("offsets")
+
+    async def _sent(self, sending: Awaitable[Any]) -> Any:
+        """Wait until the offsets are sent, or refused.
+
+        librdkafka may wait for ever for a coordinator that is gone (its issues 5456 and 5511). Raises Stuck
+        when the coordinator answers others meanwhile, or after OUTAGE_S.
+        """
+        started, answers = time.monotonic(), 0
+        waited_s = self.driver.transaction_timeout_s + 2
+        future = asyncio.ensure_future(sending)
+        while not (await asyncio.wait({future}, timeout=waited_s))[0]:
+            waited_s = COORDINATOR_S
+            answers += await asyncio.to_thread(self._coordinator_answers)
+            seconds = time.monotonic() - started
+            if answers > 1 or seconds > OUTAGE_S:
+                raise Stuck(f"{self.app_id}: offsets are not sent after {seconds:.0f} s")
+        return future.result()
+
+    def _coordinator_answers(self) -> bool:
+        """Whether the group's coordinator answers a client that remembers no other one."""
+        admin = AdminClient(self.driver.client(self.app_id))
+        request = [ConsumerGroupTopicPartitions(self.app_id)]
+        try:
+            admin.list_consumer_group_offsets(request, request_timeout=COORDINATOR_S)[
+                self.app_id
+            ].result(COORDINATOR_S + 1)
+        except KafkaException as exc:
+            log.warning("%s: the group's coordinator: %s", self.app_id, kafka_error(exc))
+            return False
+        return True
 
     def _cause(self, cycle: Cycle, error: BaseException) -> BaseException:
         """In the Kafka thread: why the transaction can't go on, which a request for it answers."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploy.local.kafka import Kafka
+from streaming import ExitCode
 from tests.streaming.kit import committed, create, wait_until
 from tests.streaming.proxy import (
     ADD_OFFSETS,
@@ -77,14 +78,15 @@ def settled(bootstrap: str, name: str, count: int, adder: Supervised) -> bool:
     return committed(bootstrap, name, f"{name}.in") >= count and drained(bootstrap, name, count)
 
 
-@pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "ways", [WAYS[:2], pytest.param(WAYS[2:], marks=[pytest.mark.long, pytest.mark.timeout(600)])]
+)
 def test_requests_and_answers_lost(
-    bootstrap: str, prefix: str, proxy: Proxy, adder: Supervised
+    bootstrap: str, prefix: str, proxy: Proxy, adder: Supervised, ways: tuple[str, ...]
 ) -> None:
     name, count = f"{prefix}net", 10
     for api in APIS:
-        for way in WAYS:
+        for way in ways:
             rule = proxy.add(Rule({api}, way, client=f"{name}.0", times=1, delay_s=0.3))
             load(bootstrap, name, 20)
             count += 20
@@ -93,6 +95,28 @@ def test_requests_and_answers_lost(
             assert rule.hits == 1, (api, way)
     check(bootstrap, name)
     assert adder.codes == []  # none of it is a reason to start anew
+
+
+def test_a_client_that_waits_for_a_forgotten_coordinator_is_given_up(
+    bootstrap: str, prefix: str, proxy: Proxy, worker: Callable[..., Any]
+) -> None:
+    """Where it begins anew with its brokers, librdkafka does not come back from sending offsets."""
+    name = f"{prefix}net"
+    create(bootstrap, f"{name}.in", f"{name}.out")
+    hangs = {"kafka": {**QUICK["kafka"], "metadata.recovery.strategy": "rebootstrap"}}
+    options = {"bootstrap": bootstrap, "name": name, "instance": "0", "driver": hangs}
+    with Supervised(lambda: worker("adder", **options)) as adder:
+        load(bootstrap, name, 10)
+        wait_until(lambda: drained(bootstrap, name, 10))
+        for count in range(30, 430, 20):
+            if adder.codes:
+                break
+            rule = proxy.add(Rule({PRODUCE}, "cut after", client=f"{name}.0", times=1))
+            load(bootstrap, name, 20)
+            wait_until(lambda count=count: settled(bootstrap, name, count, adder))
+            proxy.lift(rule)
+        assert set(adder.codes) == {ExitCode.STUCK}, "or librdkafka is repaired: needed no more"
+    check(bootstrap, name)
 
 
 def test_a_start_without_answers(
