@@ -85,6 +85,8 @@ class DriverConfig:
             "metadata.recovery.strategy": "none",
             # a transaction must not time out while its client waits to connect again; 10 s by default
             "reconnect.backoff.max.ms": 1000,
+            # what a broker that stands still may hold up, until another one is asked; a minute by default
+            "socket.timeout.ms": int(min(10.0, self.transaction_timeout_s) * 1000),
             **self.kafka,
         }
 

@@ -33,7 +33,8 @@ from faust.types import TP
 from faust.types.transports import ConsumerT
 from mode import Service
 
-from streaming import metrics
+from streaming import held, metrics
+from streaming.admin import ANSWER_S, Admin
 from streaming.cycle import Cycle
 from streaming.errors import (
     DriverError,
@@ -72,7 +73,7 @@ log = logging.getLogger(__name__)
 UNKNOWN_COMMIT_S = 60.0  # how long a commit without an answer is asked for again
 # of one question: where a record was refused librdkafka waits all of it, and says so when asked again
 COMMIT_ASK_S = 1.0
-COORDINATOR_S = 3.0  # how long the group's coordinator may take to answer
+COORDINATOR_S = 3.0  # pause between two looks at the group's coordinator
 OUTAGE_S = 180.0  # how long transactions may fail in a row before the process is started anew
 NEW_TOPIC_S = 5.0  # how long a topic may be unknown before it is missing
 FIRST_READ_S = 10.0  # how long after the start an agent's body may take to begin to read
@@ -150,7 +151,7 @@ class Consumer(Service, ConsumerT):
         self._restorer = ThreadPoolExecutor(1, f"restore-{self.app_id}")
         self._consumer: KafkaConsumer | None = None
         self._producer: KafkaProducer | None = None
-        self._admin: AdminClient | None = None
+        self._admin: Admin | None = None
         self._topology: Topology | None = None
         self._assignment: Assignment | None = None
         self._stores: dict[
@@ -193,7 +194,8 @@ class Consumer(Service, ConsumerT):
 
     async def on_start(self) -> None:
         driver = self.driver
-        self._admin = AdminClient(driver.client(self.app_id))
+        self._admin = Admin(driver.client(self.app_id))
+        self._held = held.Held(self.app_id, self._admin)
         self._producer = KafkaProducer(driver.producer(self.app_id))
         self._consumer = KafkaConsumer(driver.consumer(self.app_id))
         await self._call(self._init_transactions)
@@ -258,6 +260,7 @@ class Consumer(Service, ConsumerT):
             )
         )
         self.add_future(self._run_cycles())
+        self.add_future(self._watch_held())
 
     async def wait_for_readers(self, agents: Mapping[str, Any]) -> None:
         """Until all agents (by name) read: before that their bodies may add a source by group_by. Raises Misuse."""
@@ -311,9 +314,9 @@ class Consumer(Service, ConsumerT):
         from confluent_kafka import TopicCollection
 
         assert self._admin is not None
-        deadline = time.monotonic() + NEW_TOPIC_S
-        while True:
-            futures = self._admin.describe_topics(TopicCollection(names), request_timeout=30)
+
+        def question(client: AdminClient) -> tuple[dict[str, Any], str | None]:
+            futures = client.describe_topics(TopicCollection(names), request_timeout=ANSWER_S)
             found, missing = {}, None
             for name, future in futures.items():
                 try:
@@ -322,6 +325,11 @@ class Consumer(Service, ConsumerT):
                     if kafka_error(exc).code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                         raise
                     missing = f"{self.app_id}: topic {name}: {kafka_error(exc).str()}"
+            return found, missing
+
+        deadline = time.monotonic() + NEW_TOPIC_S
+        while True:
+            found, missing = self._admin.ask(question)
             if missing is None:
                 return found
             if time.monotonic() > deadline:
@@ -341,14 +349,14 @@ class Consumer(Service, ConsumerT):
     def _create_beside(self, source: str, name: str, config: dict[str, str]) -> int:
         """Create a topic of as many partitions as the source has, unless it is there. Answers how many."""
         assert self._admin is not None
-        metadata = self._admin.list_topics(timeout=30)
+        metadata = self._admin.ask(lambda client: client.list_topics(timeout=ANSWER_S))
         found = metadata.topics.get(source)
         count = len(found.partitions) if found is not None else 0
         if not count or name in metadata.topics:
             return count
         new = NewTopic(name, count, config=config)
         try:
-            self._admin.create_topics([new])[new.topic].result(30)
+            self._admin.ask(lambda client: client.create_topics([new])[new.topic].result(61))
         except KafkaException as exc:
             if kafka_error(exc).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
@@ -361,8 +369,12 @@ class Consumer(Service, ConsumerT):
             ConfigResource(ConfigResource.Type.TOPIC, name): name
             for name in self.changelogs.values()
         }
-        for resource, future in self._admin.describe_configs(list(asked)).items():
-            found, name = future.result(30), asked[resource]
+
+        def question(client: AdminClient) -> dict[str, Any]:
+            futures = client.describe_configs(list(asked), request_timeout=ANSWER_S)
+            return {asked[resource]: future.result(31) for resource, future in futures.items()}
+
+        for name, found in self._admin.ask(question).items():
             if found["cleanup.policy"].value != "compact":
                 raise Inconsistent(
                     f"{self.app_id}: {name} has cleanup.policy {found['cleanup.policy'].value}: state would be lost; "
@@ -405,6 +417,7 @@ class Consumer(Service, ConsumerT):
                 del table.held[partition]
                 if table.watcher is not None:
                     table.watcher.revoked(partition)
+        self._held.forget()
         self._buffers.clear()
         self._paused.clear()
         self._suspects.clear()
@@ -489,7 +502,7 @@ class Consumer(Service, ConsumerT):
         return self._restore_once(assignment, admin, topology, sources)
 
     def _restore_once(
-        self, assignment: Assignment, admin: AdminClient, topology: Topology, sources: list[TP]
+        self, assignment: Assignment, admin: Admin, topology: Topology, sources: list[TP]
     ) -> int:
         """One view of offsets, changelogs and logs. Raises Inconsistent when they do not fit each other."""
         committed = stable_offsets(
@@ -725,8 +738,18 @@ class Consumer(Service, ConsumerT):
         self._lag_at_s = self._last_poll + 1
         for tp in self._buffers:
             _, end = self._consumer.get_watermark_offsets(TopicPartition(*tp), cached=True)
-            behind = end - self._offsets[tp.partition][tp.topic]
+            next_offset = self._offsets[tp.partition][tp.topic]
+            behind = end - next_offset
             metrics.LAG.labels(self.app_id, tp.topic, str(tp.partition)).set(max(0, behind))
+            self._held.measure(tp, next_offset, next_offset if self._buffers[tp] else end)
+
+    async def _watch_held(self) -> None:
+        while not self.should_stop:
+            await self.sleep(held.LOOK_S)
+            try:
+                await asyncio.to_thread(self._held.look)
+            except KafkaException as exc:
+                log.warning("%s: silent sources: %s", self.app_id, kafka_error(exc))
 
     def _takeable(self, tp: TP) -> bool:
         buffer = self._buffers[tp]
@@ -918,9 +941,9 @@ class Consumer(Service, ConsumerT):
         admin = AdminClient(self.driver.client(self.app_id))
         request = [ConsumerGroupTopicPartitions(self.app_id)]
         try:
-            admin.list_consumer_group_offsets(request, request_timeout=COORDINATOR_S)[
+            admin.list_consumer_group_offsets(request, request_timeout=ANSWER_S)[
                 self.app_id
-            ].result(COORDINATOR_S + 1)
+            ].result(31)
         except KafkaException as exc:
             log.warning("%s: the group's coordinator: %s", self.app_id, kafka_error(exc))
             return False

@@ -39,6 +39,11 @@ LAG = Gauge(
     "Committed records of a source not yet read",
     ["app", "topic", "partition"],
 )
+HELD_S = Gauge(
+    "streaming_held_seconds",
+    "A source gives nothing for so long because a producer's transaction is open in it",
+    ["app", "topic", "partition"],
+)
 SUSPECTS = Gauge("streaming_suspect_records", "Records that failed and are tried again", ["app"])
 STOPPED = Gauge("streaming_stopped_partitions", "Source partitions stopped by a record", ["app"])
 READY = Gauge("streaming_ready", "1 when all assigned partitions are restored and read", ["app"])

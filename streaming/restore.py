@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from faust.types import TP
 
 from streaming import metrics
+from streaming.admin import ANSWER_S, Admin
 from streaming.errors import Inconsistent, is_fatal, kafka_error
 from streaming.positions import POSITION_KEY
 
@@ -39,25 +39,6 @@ log = logging.getLogger(__name__)
 EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # it has no types
 LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
-# leaders and coordinators move, brokers restart: it passes
-MOVING = {
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.OFFSET_NOT_AVAILABLE,  # a new leader that does not know its high watermark yet (KIP-207)
-    KafkaError.UNKNOWN_LEADER_EPOCH,
-    KafkaError.FENCED_LEADER_EPOCH,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.REQUEST_TIMED_OUT,
-    KafkaError._TIMED_OUT,
-    KafkaError._TRANSPORT,
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._NOENT,  # no leader known at this moment
-}
-
-LEADER_S = 3.0  # how long a leader may take to answer; then it may be another one
 READS = 5  # how often a changelog is read that compaction may have changed meanwhile
 
 
@@ -77,7 +58,7 @@ class Token:
 
 
 def stable_offsets(
-    admin: AdminClient, group: str, sources: Sequence[TP], timeout_s: float, token: Token
+    admin: Admin, group: str, sources: Sequence[TP], timeout_s: float, token: Token
 ) -> dict[TP, int]:
     """The group's committed offsets once no transaction on them is open; absent where there are none.
 
@@ -91,15 +72,16 @@ def stable_offsets(
         token.check()
         waiting: list[str] = []
         offsets: dict[TP, int] = {}
-        request = [ConsumerGroupTopicPartitions(group, asked)]
+        request, client = [ConsumerGroupTopicPartitions(group, asked)], admin.client
         try:
-            answer = admin.list_consumer_group_offsets(
-                request, require_stable=True, request_timeout=10
-            )[group].result(11)
+            answer = client.list_consumer_group_offsets(
+                request, require_stable=True, request_timeout=ANSWER_S
+            )[group].result(31)
         except KafkaException as exc:
             if kafka_error(exc).code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return {}
             waiting, answer = [str(kafka_error(exc))], None
+            admin.replace(client)
         for tp in answer.topic_partitions if answer else ():
             if tp.error is not None:
                 waiting.append(f"{tp.topic}-{tp.partition}: {tp.error.str()}")
@@ -126,30 +108,32 @@ def stable_offsets(
         time.sleep(0.05)
 
 
-def log_ends(admin: AdminClient, tps: Sequence[TP], spec: OffsetSpec) -> dict[TP, int]:
-    """First or next offset of each log, uncommitted records included."""
+def log_ends(
+    admin: Admin,
+    tps: Sequence[TP],
+    spec: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+) -> dict[TP, int]:
+    """First or next offset of each log: the last stable one when `isolation` is read_committed."""
     if not tps:
         return {}
     asked = {TopicPartition(tp.topic, tp.partition): spec for tp in tps}
-    deadline = time.monotonic() + 60
-    while True:
-        futures = admin.list_offsets(
-            asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=LEADER_S
-        )
-        try:
-            return {TP(tp.topic, tp.partition): f.result(31).offset for tp, f in futures.items()}
-        except KafkaException as exc:
-            if kafka_error(exc).code() not in MOVING or time.monotonic() > deadline:
-                raise
-            # librdkafka would ask a dead leader that it remembers again, and spin meanwhile
-            with suppress(KafkaException):
-                admin.list_topics(timeout=LEADER_S)
-            time.sleep(0.1)
+
+    def question(client: AdminClient) -> dict[TP, int]:
+        futures = client.list_offsets(asked, isolation_level=isolation, request_timeout=ANSWER_S)
+        ends = {TP(tp.topic, tp.partition): f.result(31).offset for tp, f in futures.items()}
+        if (
+            min(ends.values()) < 0
+        ):  # what librdkafka answers, without an error, for a leader that is gone
+            raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+        return ends
+
+    return admin.ask(question)
 
 
 def restore(
     config: Mapping[str, Any],
-    admin: AdminClient,
+    admin: Admin,
     stores: Mapping[TP, Store],
     token: Token,
     tombstones_s: Mapping[str, float],
@@ -181,7 +165,7 @@ def restore(
 
 def _restore(
     config: Mapping[str, Any],
-    admin: AdminClient,
+    admin: Admin,
     stores: Mapping[TP, Store],
     token: Token,
     tombstones_s: Mapping[str, float],

@@ -22,9 +22,9 @@ from streaming.restore import EARLIEST, LATEST, changes, clear_unusable, log_end
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from confluent_kafka.admin import AdminClient
     from faust.types import TP
 
+    from streaming.admin import Admin
     from streaming.stores import Store
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Standby:
         self,
         app_id: str,
         config: Mapping[str, Any],
-        admin: AdminClient,
+        admin: Admin,
         store_of: Callable[[TP], Store],
         tombstones_s: Mapping[str, float],
         failed: Callable[[BaseException], None],

@@ -9,13 +9,14 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as KafkaProducer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 from faust.transport import base
 from faust.transport.conductor import Conductor as _Conductor
 from faust.transport.producer import Producer as _Producer
 from faust.types import TP, RecordMetadata
 from mode.utils.times import want_seconds
 
+from streaming.admin import Admin
 from streaming.consumer import Consumer
 from streaming.errors import Misuse, kafka_error
 from streaming.partitioner import partition_of
@@ -154,12 +155,12 @@ class Producer(_Producer):
         if retention:
             settings["retention.ms"] = str(int(want_seconds(retention) * 1000))
         app = self.transport.app
-        admin = AdminClient(app.driver.client(app.conf.id))
-        future = admin.create_topics([NewTopic(topic, partitions, replication, config=settings)])[
-            topic
-        ]
+        new = NewTopic(topic, partitions, replication, config=settings)
+        admin = Admin(app.driver.client(app.conf.id))
         try:
-            await asyncio.wrap_future(future)
+            await asyncio.to_thread(
+                admin.ask, lambda client: client.create_topics([new])[topic].result(61)
+            )
         except KafkaException as exc:
             if kafka_error(exc).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise

@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+)
 
 import streaming
 
@@ -117,10 +123,14 @@ def delete(bootstrap: str, *names: str) -> None:
 
 
 def set_config(bootstrap: str, topic: str, **config: str) -> None:
+    """Other settings of the topic stay as they are."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    settings = {name.replace("_", "."): value for name, value in config.items()}
-    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, set_config=settings)
-    for future in admin.alter_configs([resource]).values():
+    changes = [
+        ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in config.items()
+    ]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=changes)
+    for future in admin.incremental_alter_configs([resource]).values():
         future.result(30)
 
 

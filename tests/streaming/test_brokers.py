@@ -5,6 +5,7 @@ The worker is supervised as in production. If a person had to help, it would end
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ import pytest
 from confluent_kafka import ConsumerGroupState, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.streaming.kit import committed, set_config, wait_until
+import streaming.consumer
+from tests.streaming.kit import committed, rows, running, set_config, until, wait_until, write
 from tests.streaming.supervised import NEEDS_A_PERSON, Supervised
+from tests.streaming.test_cycle import adder
 from tests.streaming.test_kills import check, drained
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from deploy.local.kafka import Kafka
 
 PARTITIONS = 3
+STEPS = ("stable_offsets", "log_ends", "restore")  # of a restore, as the consumer calls them
 
 
 class Load:
@@ -69,7 +73,7 @@ class Load:
 class Stand:
     """Three brokers, an adder over replicated topics, and its load."""
 
-    def __init__(self, kafka: Kafka, name: str, load: Load, adder: Supervised) -> None:
+    def __init__(self, kafka: Kafka, name: str, load: Any = None, adder: Any = None) -> None:
         self.kafka, self.name, self.load, self.adder = kafka, name, load, adder
         self.admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
 
@@ -100,9 +104,17 @@ class Stand:
         return int(self.replicas(topic, partition).leader)
 
     def group_coordinator(self) -> int:
-        group = self.admin.describe_consumer_groups([self.name])[self.name].result(10)
-        assert group.state is ConsumerGroupState.STABLE
-        return int(group.coordinator.id)
+        """Asked with a client of its own: one that remembers a dead coordinator asks that one again."""
+
+        def found() -> int | None:
+            admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap})
+            try:
+                group = admin.describe_consumer_groups([self.name])[self.name].result(10)
+            except KafkaException:
+                return None
+            return int(group.coordinator.id) if group.state is ConsumerGroupState.STABLE else None
+
+        return int(wait_until(found, 30))
 
     def transaction_coordinator(self) -> int:
         """The leader of its partition of the transaction log; a transactional id is hashed as Java does."""
@@ -132,11 +144,8 @@ class Stand:
     def min_isr_unmet(self, node: int, seconds: float) -> None:
         """A node is away, and what we write to wants all three."""
         out, changelog = f"{self.name}.out", f"{self.name}-sums-changelog"
-        # settings that are not given go back to their defaults
-        set_config(self.kafka.bootstrap, out, min_insync_replicas="3")
-        set_config(
-            self.kafka.bootstrap, changelog, min_insync_replicas="3", cleanup_policy="compact"
-        )
+        for topic in (out, changelog):
+            set_config(self.kafka.bootstrap, topic, min_insync_replicas="3")
         self.kafka.kill(node)
         wait_until(lambda: len(self.replicas(out, 0).isrs) == 2, 60)
         time.sleep(seconds)  # the outage itself
@@ -152,18 +161,58 @@ class Stand:
         check(self.kafka.bootstrap, self.name, PARTITIONS)
 
 
-@pytest.fixture
-def stand(
-    cluster: Callable[..., Kafka], prefix: str, worker: Callable[..., Any]
-) -> Iterator[Stand]:
-    kafka = cluster(nodes=3)
-    name = f"{prefix}three"
+class Gate:
+    """Holds every restore before one of its steps, once it is shut."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.step = ""
+        self.reached, self.opened = threading.Event(), threading.Event()
+        for name in STEPS:
+            step = getattr(streaming.consumer, name)
+            monkeypatch.setattr(streaming.consumer, name, self._held(name, step))
+
+    def _held(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        def held(*args: Any, **kw: Any) -> Any:
+            if name == self.step:
+                self.reached.set()
+                self.opened.wait(60)
+            return step(*args, **kw)
+
+        return held
+
+    def shut(self, step: str) -> None:
+        self.reached.clear()
+        self.opened.clear()
+        self.step = step
+
+    def open(self) -> None:
+        self.step = ""
+        self.opened.set()
+
+
+def _create(kafka: Kafka, name: str) -> None:
+    """An adder's topics, on each of three brokers."""
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     new = [NewTopic(f"{name}{end}", PARTITIONS, 3) for end in (".in", ".out")]
     changelog = {"cleanup.policy": "compact"}
     new.append(NewTopic(f"{name}-sums-changelog", PARTITIONS, 3, config=changelog))
     for future in admin.create_topics(new).values():
         future.result(30)
+
+
+def _known(kafka: Kafka) -> set[int]:
+    """The brokers that a client which asks now is told of."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    return set(admin.list_topics(timeout=10).brokers)
+
+
+@pytest.fixture
+def stand(
+    cluster: Callable[..., Kafka], prefix: str, worker: Callable[..., Any]
+) -> Iterator[Stand]:
+    kafka = cluster(nodes=3)
+    name = f"{prefix}three"
+    _create(kafka, name)
     options = {
         "bootstrap": kafka.bootstrap, "name": name, "instance": "0", "partitions": PARTITIONS,
     }  # fmt: skip
@@ -180,6 +229,60 @@ def test_the_transaction_coordinator_dies_and_min_isr_is_unmet(stand: Stand) -> 
     stand.die(stand.transaction_coordinator())
     stand.min_isr_unmet(stand.leader(f"{stand.name}.out", 0), 2)
     stand.settle()
+
+
+@pytest.mark.parametrize(
+    ("way", "steps"),
+    [
+        ("kill", STEPS[:2]),
+        pytest.param("kill", STEPS[2:], marks=pytest.mark.long),
+        pytest.param("freeze", STEPS, marks=[pytest.mark.long, pytest.mark.timeout(600)]),
+    ],
+)
+async def test_a_broker_goes_while_workers_restore(
+    cluster: Callable[..., Kafka],
+    prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    steps: tuple[str, ...],
+) -> None:
+    """The coordinator, or a leader, which the workers' clients know and ask next."""
+    kafka, name = await asyncio.to_thread(cluster, nodes=3), f"{prefix}three"
+    _create(kafka, name)
+    stand, gate = Stand(kafka, name), Gate(monkeypatch)
+    go_away, come_back = (
+        (kafka.kill, kafka.restart) if way == "kill" else (kafka.freeze, kafka.thaw)
+    )
+    stays = adder(name, kafka.bootstrap, PARTITIONS)
+    async with running(stays):
+        for count, step in enumerate(steps, 1):
+            comes = adder(name, kafka.bootstrap, PARTITIONS, instance=f"{count}")
+            node = stand.leader(f"{name}-sums-changelog", 0)
+            if step == "stable_offsets":
+                node = await asyncio.to_thread(stand.group_coordinator)
+            gate.shut(step)
+            async with running(comes, ready=False):
+                await until(gate.reached.is_set)
+                go_away(node)
+                await until(lambda node=node: node not in _known(kafka))
+                gate.open()
+                await until(lambda comes=comes: _ready(stays) and _ready(comes), 90)
+                await asyncio.to_thread(_add_one, stand, count)
+                await asyncio.to_thread(come_back, node)
+                await asyncio.to_thread(stand.in_sync)
+    check(kafka.bootstrap, name, PARTITIONS)
+
+
+def _add_one(stand: Stand, count: int) -> None:
+    """To each of nine sums, which are all `count` then."""
+    bootstrap, changelog = stand.kafka.bootstrap, f"{stand.name}-sums-changelog"
+    write(bootstrap, f"{stand.name}.in", [(b"k%d" % n, b"1") for n in range(9)])
+    wait_until(lambda: list(rows(bootstrap, changelog).values()) == [b"%d" % count] * 9, 90)
+
+
+def _ready(one: Any) -> bool:
+    assert one.failure is None, one.failure
+    return bool(one.consumer.ready)
 
 
 @pytest.mark.long

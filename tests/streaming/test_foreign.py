@@ -12,7 +12,9 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 import streaming
+import streaming.held
 import streaming.restore
+from streaming import metrics
 from tests.streaming.kit import (
     Number,
     app,
@@ -121,8 +123,13 @@ async def test_changelog_in_a_foreign_transaction(
         await goes_on(adder(name, bootstrap), foreign, bootstrap, name, waits)
 
 
-async def test_input_in_a_foreign_transaction(bootstrap: str, name: str) -> None:
+async def test_input_in_a_foreign_transaction(
+    bootstrap: str, name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Does not hold up the take-over: what lies before it is read at once, the rest when it ends."""
+    monkeypatch.setattr(streaming.held, "LOOK_S", 0.2)
+    monkeypatch.setattr(streaming.held, "HELD_S", 0.5)
+    place = f"{name}.in-0"
     write(bootstrap, f"{name}.in", [(b"k", b"1")] * 5)
     with transaction(bootstrap, f"{name}-foreign") as foreign:
         foreign.produce(f"{name}.in", key=b"k", value=b"600", partition=0)
@@ -131,9 +138,42 @@ async def test_input_in_a_foreign_transaction(bootstrap: str, name: str) -> None
         changelog = f"{name}-sums-changelog"
         async with running(adder(name, bootstrap)):
             await until(lambda: rows(bootstrap, changelog) == {(0, b"k"): b"15"})
+            await until(lambda: f"{place} gives nothing since" in caplog.text)
+            assert "a producer's transaction is open there from offset 15 on" in caplog.text
+            assert "kafka-transactions.sh find-hanging" in caplog.text
+            assert held_s(f"{name}.in") > 0
             foreign.abort_transaction(10)
             await until(lambda: rows(bootstrap, changelog) == {(0, b"k"): b"20"})
+            await until(lambda: f"{place} goes on" in caplog.text)
+            assert held_s(f"{name}.in") == 0
     assert values(bootstrap, f"{name}.out") == [b"%d" % n for n in range(1, 21)]
+
+
+async def test_the_marks_of_ended_transactions_hold_nothing(
+    bootstrap: str, name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They lie behind the last record, and are never given either."""
+    monkeypatch.setattr(streaming.held, "LOOK_S", 0.1)
+    monkeypatch.setattr(streaming.held, "HELD_S", 0.2)
+    for _ in range(3):
+        with transaction(bootstrap, f"{name}-foreign") as foreign:
+            foreign.produce(f"{name}.in", key=b"k", value=b"1", partition=0)
+            foreign.commit_transaction(10)
+    one = adder(name, bootstrap)
+    async with running(one):
+        await until(lambda: rows(bootstrap, f"{name}-sums-changelog") == {(0, b"k"): b"13"})
+        await until(lambda: [s.clear_to for s in one.consumer._held._silent.values()] == [16])
+    assert "gives nothing" not in caplog.text
+
+
+def held_s(topic: str) -> float:
+    """What the metric says of a source."""
+    return sum(
+        sample.value
+        for family in metrics.HELD_S.collect()
+        for sample in family.samples
+        if sample.labels["topic"] == topic
+    )
 
 
 # -- compaction -----------------------------------------------------------------------------------
