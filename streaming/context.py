@@ -12,10 +12,10 @@ from contextvars import ContextVar
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from faust.events import Event
+from faust.events import Event as _Event
 from faust.types import TP, Message
 
-from streaming.errors import Misuse, RecordFailed
+from streaming.errors import Misuse, RecordFailed, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 _batch: ContextVar[Batch | None] = ContextVar("streaming.batch", default=None)
 _outside: ContextVar[bool] = ContextVar("streaming.outside", default=False)
+
+
+class Event(_Event):
+    """faust.Event; its record is acknowledged by the transaction alone."""
+
+    def ack(self) -> bool:
+        raise Unsupported("event.ack(): offsets are committed with the transaction; leave it out")
 
 
 class Batch:

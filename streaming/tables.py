@@ -295,6 +295,18 @@ class Table(faust.Table[Any, Any]):
     hopping = tumbling = using_window = relative_to_now = relative_to_stream = _windows
     relative_to_field = _windows
 
+    def _faust_only(self, *args: Any, **kw: Any) -> Any:
+        raise Unsupported(
+            f"table {self.name}: Faust's own store and changelog are not used here; change rows in an agent, read them "
+            f"with {self.name}.partition(n), follow them with a watcher"
+        )
+
+    copy = popitem = raw_update = fromkeys = reset_state = send_changelog = _faust_only
+    apply_changelog_batch = on_changelog_event = persisted_offset = on_recover = _faust_only
+    on_key_get = on_key_set = on_key_del = on_clear = call_recover_callbacks = _faust_only
+    combine = join = left_join = inner_join = outer_join = _faust_only
+    data = property(_faust_only)
+
     def __bool__(self) -> bool:
         return True
 

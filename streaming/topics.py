@@ -11,7 +11,7 @@ from faust.serializers import codecs
 from faust.types import TP, RecordMetadata
 
 from streaming.context import current_batch, sending_batch
-from streaming.errors import Misuse
+from streaming.errors import Misuse, Unsupported
 
 Headers = Iterable[tuple[str, bytes]] | Mapping[str, bytes] | None
 
@@ -112,6 +112,8 @@ class Topic(faust.Topic):
         super().__init__(app, **kw)
         self.value_codec = value_codec
         self.policy = policy or Policy(dead_letters=f"{app.conf.id}.dead")
+        for name in ("decode", "deliver"):  # Faust makes its own for each topic
+            vars(self).pop(name, None)
 
     def clone_with(self, **changes: Any) -> Any:  # pragma: no cover - Faust's own derive path
         raise Misuse("derive a topic by declaring another one with app.topic(…)")
@@ -230,6 +232,25 @@ class Topic(faust.Topic):
         raw_key, data = self.encoded(key, value)
         producer = await self.app.maybe_start_producer()
         return await producer.send(self._name, raw_key, data, where, timestamp_ms / 1000, headers)
+
+
+def _refused(name: str, instead: str) -> Any:
+    def refused(self: Topic, *args: Any, **kw: Any) -> Any:
+        raise Unsupported(f"topic.{name}() passes by the transaction or the codec: {instead}")
+
+    return refused
+
+
+for _name, _instead in {
+    "publish_message": "use send()",
+    "as_future_message": "use send()",
+    "decode": "use value_of(bytes)",
+    "deliver": "send to the topic",
+    "get": "read the topic in an agent",
+    "derive": "declare another topic with app.topic(…)",
+    "derive_topic": "declare another topic with app.topic(…)",
+}.items():
+    setattr(Topic, _name, _refused(_name, _instead))
 
 
 class _CodecObject:

@@ -148,6 +148,92 @@ async def test_a_topic_added_in_a_rolling_deploy(bootstrap: str, name: str) -> N
     assert "topology" in await refusal(adder(name, bootstrap))  # old code may not come back
 
 
+def one_source(name: str, bootstrap: str, topic: str, **driver: Any) -> Any:
+    """The adder of `topic` alone, under the same name and with the same table."""
+    one = app(name, bootstrap, **driver)
+    table = one.Table("sums", value_codec=Number(), default=int, partitions=1)
+
+    @one.agent(one.topic(topic, value_codec=Number()), name="add")
+    async def add(stream: Any) -> None:
+        async for key, value in stream.items():
+            table[key] += value
+
+    return one
+
+
+async def test_a_topic_renamed_in_a_rolling_deploy(bootstrap: str, name: str) -> None:
+    new, changelog = f"{name}.renamed", f"{name}-sums-changelog"
+    create(bootstrap, new)
+    write(bootstrap, new, TEN)
+    said = await refusal(one_source(name, bootstrap, new))
+    assert "stop all old workers, then start the new ones with adopt_topology=" in said
+    assert rows(bootstrap, changelog) == {(0, b"k"): b"10"}
+    adopts = one_source(name, bootstrap, new, adopt_topology=said.rpartition("=")[2])
+    async with running(adopts):
+        await until(lambda: rows(bootstrap, changelog) == {(0, b"k"): b"20"})
+    assert positions(bootstrap, changelog) == {0: {new: 10}}
+    await _goes_on_without_being_told(one_source(name, bootstrap, new), bootstrap, new, 30)
+    assert "topology" in await refusal(adder(name, bootstrap))  # old code may not come back
+
+
+async def test_a_topic_removed_in_a_rolling_deploy(bootstrap: str, name: str) -> None:
+    source, changelog = f"{name}.in", f"{name}-sums-changelog"
+    create(bootstrap, f"{name}.new")
+    first_hash = (await refusal(two_sources(name, bootstrap, "0"))).rpartition("=")[2]
+    write(bootstrap, f"{name}.new", TEN)
+    async with running(two_sources(name, bootstrap, "0", adopt_topology=first_hash)):
+        await until(lambda: rows(bootstrap, changelog) == {(0, b"k"): b"20"})
+    said = await refusal(one_source(name, bootstrap, source))
+    assert "stop all old workers, then start the new ones with adopt_topology=" in said
+    both_hash = said.rpartition("=")[2]
+    assert both_hash != first_hash
+    # told of another change than the one that was made, it is refused as well
+    wrong = one_source(name, bootstrap, source, adopt_topology="0" * 16)
+    assert "stop all old workers" in await refusal(wrong)
+    write(bootstrap, f"{name}.new", TEN)  # nobody reads these any more
+    write(bootstrap, source, TEN)
+    async with running(one_source(name, bootstrap, source, adopt_topology=both_hash)):
+        await until(lambda: rows(bootstrap, changelog) == {(0, b"k"): b"30"})
+    assert positions(bootstrap, changelog) == {0: {source: 20}}
+    await _goes_on_without_being_told(one_source(name, bootstrap, source), bootstrap, source, 40)
+
+
+async def _goes_on_without_being_told(one: Any, bootstrap: str, topic: str, total: int) -> None:
+    """A change that was adopted and committed is the topology from then on."""
+    write(bootstrap, topic, TEN)
+    changelog = f"{one.conf.id}-sums-changelog"
+    async with running(one):
+        await until(lambda: rows(bootstrap, changelog) == {(0, b"k"): b"%d" % total})
+
+
+@pytest.mark.parametrize("change", ["renamed", "removed"])
+def test_code_that_reads_other_topics_in_one_group(
+    bootstrap: str, prefix: str, worker: Callable[..., Any], change: str
+) -> None:
+    """Whoever gets a part of the topics ends: the new code always, the old where it lost one to it."""
+    name, also = f"{prefix}adder", f"{prefix}also"
+    changelog = f"{name}-sums-changelog"
+    create(bootstrap, f"{name}.in", f"{name}.out", also, f"{prefix}renamed")
+    options = {"bootstrap": bootstrap, "name": name}
+
+    def add(total: int) -> None:
+        for topic in (f"{name}.in", also):
+            write(bootstrap, topic, TEN)
+        wait_until(lambda: rows(bootstrap, changelog) == {(0, b"k"): b"%d" % total})
+
+    old = worker("old", instance="old", also=also, **options)
+    wait_until(lambda: old.said("ready with partitions [0]"))
+    add(20)
+    reads = {"also": f"{prefix}renamed"} if change == "renamed" else {}
+    new = worker("new", instance="new", **reads, **options)
+    assert new.ended() == streaming.ExitCode.INCONSISTENT
+    old.kill()
+    assert old.process.returncode in {-9, streaming.ExitCode.INCONSISTENT}
+    worker("again", instance="old", also=also, **options)
+    add(40)
+    assert positions(bootstrap, changelog) == {0: {f"{name}.in": 20, also: 20}}
+
+
 def test_old_and_new_code_in_one_group(
     bootstrap: str, name: str, worker: Callable[..., Any]
 ) -> None:

@@ -6,9 +6,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka.admin import AdminClient
 from faust.types import TP
 
+from streaming.admin import Admin
 from streaming.restore import Token, restore
 from streaming.standby import Standby
 from streaming.stores import MemoryStore
@@ -93,7 +93,7 @@ def test_a_store_changes_hands_while_records_arrive(bootstrap: str, prefix: str)
     create(bootstrap, topic, cleanup_policy="compact")
     tp, store, failed = TP(topic, 0), Guarded(), []
     config = {"bootstrap.servers": bootstrap}
-    admin, tombstones = AdminClient(config), {topic: 86_400.0}
+    admin, tombstones = Admin(config), {topic: 86_400.0}
     standby = Standby("hands", config, admin, lambda _: store, tombstones, failed.append)
     ending, written = threading.Event(), 0
 
@@ -134,9 +134,7 @@ def test_a_copy_of_a_log_that_was_made_anew_starts_anew(bootstrap: str, prefix: 
     store = MemoryStore()
     store.apply([(b"gone", b"1")], b"{}", 900, 1e12)  # far beyond this log's end
     config, failed = {"bootstrap.servers": bootstrap}, []
-    standby = Standby(
-        "anew", config, AdminClient(config), lambda _: store, {topic: 60.0}, failed.append
-    )
+    standby = Standby("anew", config, Admin(config), lambda _: store, {topic: 60.0}, failed.append)
     standby.keep([TP(topic, 0)])
     wait_until(lambda: store.next_offset == 1)
     standby.stop()
