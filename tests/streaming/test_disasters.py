@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka import Consumer
 
 import streaming
 from tests.streaming.kit import (
@@ -102,6 +103,44 @@ async def test_source_created_again(bootstrap: str, name: str) -> None:
 async def test_changelog_created_again(bootstrap: str, name: str) -> None:
     delete(bootstrap, f"{name}-sums-changelog")
     assert "the changelog was lost or recreated" in await refusal(adder(name, bootstrap))
+
+
+class Ejected:
+    """The consumer of a worker that the group threw out and that was not told yet."""
+
+    def __init__(self, consumer: Any, metadata: Any) -> None:
+        self._consumer, self._metadata = consumer, metadata
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    def consumer_group_metadata(self) -> Any:
+        return self._metadata
+
+
+async def polled(one: Any) -> None:
+    """Several polls began and ended since."""
+    before = one.consumer.last_poll_s
+    await until(lambda: one.consumer.last_poll_s > before + 0.5)
+
+
+async def test_work_of_no_member_is_not_begun(bootstrap: str, name: str) -> None:
+    """The broker would take its offsets where the group is empty, and KIP-447's fence would not hold."""
+    stranger = Consumer({"bootstrap.servers": bootstrap, "group.id": f"{name}-empty"})
+    nobody = stranger.consumer_group_metadata()  # generation -1, no member
+    stranger.close()
+    one = adder(name, bootstrap)
+    async with running(one):
+        member = one.consumer._consumer
+        one.consumer._consumer = Ejected(member, nobody)
+        await polled(one)  # a poll that had begun still asks the member
+        write(bootstrap, f"{name}.in", TEN)
+        await until(lambda: any(one.consumer._buffers.values()))
+        await polled(one)
+        assert one.consumer.positions(0) == {f"{name}.in": 10}
+        one.consumer._consumer = member
+        await until(lambda: one.consumer.positions(0) == {f"{name}.in": 20})
+    assert committed(bootstrap, f"{name}-empty", f"{name}.in") < 0
 
 
 async def test_changelog_that_deletes(bootstrap: str, name: str) -> None:

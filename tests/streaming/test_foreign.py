@@ -5,6 +5,7 @@ The foreign producers are plain confluent-kafka and no part of the group.
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import streaming.held
 import streaming.restore
 from streaming import metrics
 from tests.streaming.kit import (
+    POSITION,
     Number,
     app,
     create,
@@ -174,6 +176,28 @@ def held_s(topic: str) -> float:
         for sample in family.samples
         if sample.labels["topic"] == topic
     )
+
+
+async def test_what_commits_during_a_take_over_is_seen_whole(
+    bootstrap: str, name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offsets first, then the changelog's end: a former owner's last transaction is in both or in neither."""
+    monkeypatch.setattr(streaming.restore, "Consumer", Slow)  # reads no further than it must
+    changelog = f"{name}-sums-changelog"
+    kept = [m.value() for m in read(bootstrap, changelog) if m.key() == POSITION][-1]
+    position = {**json.loads(kept or b""), "offsets": {f"{name}.in": 11}}
+    write(bootstrap, f"{name}.in", [(b"k", b"1")])
+    with transaction(bootstrap, f"{name}-former") as former:
+        send_offsets(bootstrap, former, name, f"{name}.in", 11)
+        one = adder(name, bootstrap)
+        async with running(one, ready=False):
+            await until(lambda: "waits for another worker's open transaction" in caplog.text)
+            former.produce(changelog, key=b"k", value=b"11", partition=0)
+            former.produce(changelog, key=POSITION, value=json.dumps(position), partition=0)
+            former.commit_transaction(10)
+            await until(lambda: one.consumer.ready)
+            assert one.sums.partition(0).get(b"k") == 11
+    assert "looks again" not in caplog.text
 
 
 # -- compaction -----------------------------------------------------------------------------------
