@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaException
 
-from tests.streaming.kit import Number, app, committed, create, running, until, values, write
+from tests.streaming.kit import Number, app, committed, create, rows, running, until, values, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +103,7 @@ async def test_only_the_record_is_isolated(
     @one.agent(source)
     async def agent(stream: Any) -> None:
         async for event in stream.events():
-            table[event.key] = 1
+            table[event.key] += 1000
             topics["out"].put(key=event.key, value=b"%d" % event.value)
             if event.value == BAD:
                 case(topics, table, event.value)
@@ -120,6 +120,9 @@ async def test_only_the_record_is_isolated(
     found = sorted(int(value or 0) for value in values(bootstrap, names["out"]))
     healthy = [n for n in range(60) if n < BAD or (n > BAD and on_error == "dead-letter")]
     assert found == [*healthy, *range(100, 300)]
+    kept = rows(bootstrap, f"{prefix}bad-rows-changelog")  # no aborted try left anything in them
+    assert kept[0, b"a"] == b"%d" % (1000 * len(healthy))
+    assert kept[1, b"b"] == b"200000"
     assert values(bootstrap, f"{prefix}dead") == ([b"40"] if on_error == "dead-letter" else [])
 
 

@@ -17,7 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.streaming.kit import POSITION, ROOT, Worker, create, read, wait_until, write
+from tests.streaming.kit import (
+    POSITION,
+    ROOT,
+    Worker,
+    create,
+    read,
+    rows,
+    running,
+    until,
+    wait_until,
+    write,
+)
+from tests.streaming.test_cycle import adder
 from tests.streaming.test_kills import check, drained
 
 if TYPE_CHECKING:
@@ -161,6 +173,30 @@ def storm(
     for worker in joined:
         worker.kill()
     check(bootstrap, name, PARTITIONS)
+
+
+async def test_a_partition_that_comes_back_has_what_another_worker_did(
+    bootstrap: str, prefix: str
+) -> None:
+    """A worker keeps the stores that it had: they are as old as its loss of the partition."""
+    name = f"{prefix}back"
+    create(bootstrap, f"{name}.in", f"{name}.out", partitions=2)
+
+    async def add(total: int) -> None:
+        for n in range(2):
+            write(bootstrap, f"{name}.in", [(b"k", b"1")] * 5, partition=n)
+        sums = {(n, b"k"): b"%d" % total for n in range(2)}
+        await until(lambda: rows(bootstrap, f"{name}-sums-changelog") == sums)
+
+    stays, comes = (adder(name, bootstrap, 2, instance=n) for n in "01")
+    async with running(stays):
+        await add(5)
+        async with running(comes):
+            await until(lambda: len(stays.sums.held) == len(comes.sums.held) == 1)
+            await add(10)
+        await until(lambda: len(stays.sums.held) == 2 or stays.failure)
+        assert stays.failure is None
+        await add(15)
 
 
 def test_what_is_ready_is_right_in_a_short_storm(
