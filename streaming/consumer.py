@@ -152,6 +152,7 @@ class Consumer(Service, ConsumerT):
         self._consumer: KafkaConsumer | None = None
         self._producer: KafkaProducer | None = None
         self._admin: Admin | None = None
+        self._held: held.Held | None = None
         self._topology: Topology | None = None
         self._assignment: Assignment | None = None
         self._stores: dict[
@@ -417,7 +418,8 @@ class Consumer(Service, ConsumerT):
                 del table.held[partition]
                 if table.watcher is not None:
                     table.watcher.revoked(partition)
-        self._held.forget()
+        if self._held is not None:
+            self._held.forget()
         self._buffers.clear()
         self._paused.clear()
         self._suspects.clear()
@@ -735,6 +737,7 @@ class Consumer(Service, ConsumerT):
     def _measure_lag(self) -> None:
         """Once a second: how far the group is behind the end of each source partition, as last fetched."""
         assert self._consumer is not None
+        assert self._held is not None
         self._lag_at_s = self._last_poll + 1
         for tp in self._buffers:
             _, end = self._consumer.get_watermark_offsets(TopicPartition(*tp), cached=True)
@@ -744,6 +747,7 @@ class Consumer(Service, ConsumerT):
             self._held.measure(tp, next_offset, next_offset if self._buffers[tp] else end)
 
     async def _watch_held(self) -> None:
+        assert self._held is not None
         while not self.should_stop:
             await self.sleep(held.LOOK_S)
             try:

@@ -32,6 +32,7 @@ PROVEN: Mapping[str, Mapping[str, str]] = {
     "Stream": {
         "events": PASSES,
         "items": "tests.streaming.test_cycle:test_an_app_without_tables_keeps_its_positions",
+        "group_by": "tests.streaming.test_group_by:test_two_workers_one_killed",
         "take": f"{SURFACE}:test_take_is_exactly_once",
         "add_processor": f"{SURFACE}:test_a_processor_is_applied_once_after_the_agent_failed",
         "filter": "tests.streaming.test_operators:test_filter_and_enumerate_pass_nothing_by",

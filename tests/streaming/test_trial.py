@@ -20,9 +20,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kw: Any) -> Any:
         raise AssertionError("a test_context went to the network")
 
-    for client in ("KafkaConsumer", "KafkaProducer", "AdminClient"):
+    for client in ("KafkaConsumer", "KafkaProducer", "Admin", "AdminClient"):
         monkeypatch.setattr(f"streaming.consumer.{client}", refuse)
-    for client in ("KafkaProducer", "AdminClient"):
+    for client in ("KafkaProducer", "Admin"):
         monkeypatch.setattr(f"streaming.transport.{client}", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
