@@ -168,9 +168,9 @@ class Bank:
         changes = {part: part.encoded() for part in cycle.dirty}
         for part, rows in changes.items():
             self.rows += len(rows)
-            changelog, headers = part.changelog, [("input", POSITION)]
+            changelog = part.changelog
             for key, value in rows:
-                cycle.produce(changelog, key, value, part.partition, headers)
+                cycle.produce(changelog, key, value, part.partition)
         for part, rows in changes.items():
             part.merge(rows, POSITION, 0)
         self.cpu_s += time.process_time() - started

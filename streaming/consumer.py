@@ -981,26 +981,15 @@ class Consumer(Service, ConsumerT):
         assert self._producer is not None
         for tp in self._next_offsets(cycle):
             assert tp in self._buffers, f"{tp} was lost inside of a cycle"
-        reflected = {
-            task: [
-                (
-                    "input",
-                    ",".join(
-                        f"{t}@{o}" for t, o in sorted(self._after(cycle, task).items())
-                    ).encode(),
-                )
-            ]
-            for task in {batch.partition for batch in cycle.batches}
-        }
         for part, records in changes.items():
-            topic, partition, headers = part.changelog, part.partition, reflected[part.partition]
+            topic, partition = part.changelog, part.partition
             for key, value in records:
-                self._produce(topic, key, value, partition, headers)
+                self._produce(topic, key, value, partition)
         cycle.positions = self._positions(cycle)
         self._delivered_offsets.clear()
         for task, position in cycle.positions.items():
             for topic in self.changelogs.values():
-                self._produce(topic, POSITION_KEY, position, task, None, self._position_delivered)
+                self._produce(topic, POSITION_KEY, position, task, self._position_delivered)
         self._fault("before commit")
         self._ask_for_commit()
         self._await_reports(len(cycle.positions) * len(self.changelogs))
@@ -1037,15 +1026,12 @@ class Consumer(Service, ConsumerT):
         key: bytes,
         value: bytes | None,
         partition: int,
-        headers: Any,
         delivered: Any = None,
     ) -> None:
         assert self._producer is not None
         while True:
             try:
-                return self._producer.produce(
-                    topic, value, key, partition, delivered, None, 0, headers
-                )
+                return self._producer.produce(topic, value, key, partition, delivered)
             except BufferError:
                 self._producer.poll(0.01)
 

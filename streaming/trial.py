@@ -93,10 +93,10 @@ class Outputs:
         value: bytes | None,
         key: bytes | None,
         partition: int,
-        delivered: Any,
-        _: Any,
-        timestamp_ms: int,
-        headers: Any,
+        delivered: Any = None,
+        _: Any = None,
+        timestamp_ms: int = 0,
+        headers: Any = None,
     ) -> None:
         sent = Sent(
             topic=topic,
