@@ -21,7 +21,7 @@ from confluent_kafka.admin import (
 )
 
 from topics.catalog import SCHEMAS, TOPICS, Installation, Topic
-from topics.schema_log import publish
+from topics.schema_log import NEW_S, publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,9 +63,11 @@ def check(
     """Raise TopicMismatch unless all topics are there and fit; changes nothing."""
     admin = AdminClient(dict(kafka))
     wanted = {installation.namespace + topic.name: topic for topic in topics}
-    found = _partition_counts(admin)
-    if missing := sorted(wanted.keys() - found.keys()):
-        raise TopicMismatch(f"topics are missing, run `topics apply`: {', '.join(missing)}")
+    deadline = time.monotonic() + NEW_S
+    while missing := sorted(wanted.keys() - (found := _partition_counts(admin)).keys()):
+        if time.monotonic() > deadline:
+            raise TopicMismatch(f"topics are missing, run `topics apply`: {', '.join(missing)}")
+        time.sleep(0.1)
     _refuse(mismatches(wanted, found, _configs(admin, wanted), installation))
 
 

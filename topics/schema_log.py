@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TIMEOUT_S = 30.0
+NEW_S = 5.0  # how long a broker may not know of a topic that another one has made
 NO_LEADER = frozenset({KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION})
+UNKNOWN = frozenset(
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+    }
+)
 PAUSE_S = 1.0  # between two looks for ids that are not there
 
 
@@ -116,8 +124,11 @@ class SchemaLog:
             try:
                 return int(consumer.get_watermark_offsets(partition, timeout=TIMEOUT_S)[1])
             except KafkaException as error:
-                late = time.monotonic() - self._looked_at > TIMEOUT_S
-                if late or error.args[0].code() not in NO_LEADER:
+                waited_s, code = time.monotonic() - self._looked_at, error.args[0].code()
+                if not (
+                    (code in NO_LEADER and waited_s < TIMEOUT_S)
+                    or (code in UNKNOWN and waited_s < NEW_S)
+                ):
                     raise
                 time.sleep(0.02)
 
