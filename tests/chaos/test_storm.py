@@ -27,6 +27,7 @@ SETTINGS = {
     "STREAMBANK_CYCLE_TIMEOUT_S": "5",
 }
 OVERDRAFT = 1_000
+TRANSFERS = 5_000
 
 
 def system(tmp_path: Path, nodes: int = 1, **settings: str) -> System:
@@ -91,51 +92,55 @@ def judge(running: System, bank: Bank, storm: Storm) -> None:
 
 @pytest.mark.timeout(600)
 def test_killed_frozen_and_joined(one_node: System, tmp_path: Path) -> None:
-    """5,000 transfers; kills, zombies, workers that join and leave."""
+    """Kills, zombies, workers that join and leave."""
     bank, ends = opened(one_node, seed=1)
     storm = Storm(one_node, bank, tmp_path / "marks", seed=1)
     actions = [storm.kill] * 8 + [storm.freeze, storm.join, storm.join]
-    storm.blow(5_000, 60, actions, (0.3, 1.5))
+    storm.blow(TRANSFERS, 45, actions, (0.3, 1.2))
     storm.settle(ends)
     print(storm.count.table())
     assert storm.count.all.total() > 5
     judge(one_node, bank, storm)
 
 
-@pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(600)
 def test_without_broker(one_node: System, tmp_path: Path) -> None:
     """The broker is killed and restarted, again and again, while workers are killed too."""
     bank, ends = opened(one_node, seed=4)
     storm = Storm(one_node, bank, tmp_path / "marks", seed=4)
-    storm.blow(5_000, 60, [storm.kill, storm.kill, storm.kill_broker], (0.5, 3))
-    storm.settle(ends, 600)
+    storm.blow(TRANSFERS, 45, [storm.kill, storm.kill, storm.kill_broker], (0.5, 3))
+    storm.settle(ends, 300)
     judge(one_node, bank, storm)
 
 
-@pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(600)
 def test_three_nodes_lose_leaders_and_coordinators(three_nodes: System, tmp_path: Path) -> None:
     """RF 3, min ISR 2: each node, and with it leaders and coordinators, is killed in turn."""
     bank, ends = opened(three_nodes, seed=2)
     storm = Storm(three_nodes, bank, tmp_path / "marks", seed=2)
-    storm.blow(2_000, 45, [storm.kill_broker, storm.kill], (2, 5))
-    storm.settle(ends, 600)
+    storm.blow(TRANSFERS, 45, [storm.kill_broker, storm.kill], (2, 5))
+    storm.settle(ends, 300)
     judge(three_nodes, bank, storm)
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("point", ["offsets", "before commit", "committed"])
-def test_cut_at_a_point(tmp_path: Path, point: str) -> None:
-    """The account service dies at a point of its transaction, again and again, under load."""
-    with system(tmp_path, CUT=f"account:{point}:12") as running:
+def test_cut_at_points(tmp_path: Path) -> None:
+    """The account service dies at a point of its transaction, again and again, then at the next point."""
+    points = ("offsets", "before commit", "committed")
+    with system(tmp_path, CUT=f"account:{points[0]}:12") as running:
         running.start(split=True)
-        bank, ends = opened(running, seed=3, accounts=10)
+        bank, ends = opened(running, seed=3, accounts=40)
         storm = Storm(running, bank, tmp_path / "marks", seed=3)
-        storm.blow(300, 8, [lambda: None], (0.2, 0.4))
+        [account] = [worker for worker in running.workers if worker.services == ("account",)]
+        for point in points:
+            account.environment["CUT"] = f"account:{point}:12"
+            account.kill()
+            storm.blow(TRANSFERS // 3, 12, [lambda: None], (0.2, 0.4))
         storm.settle(ends)
         judge(running, bank, storm)
-        assert "cut at" in (tmp_path / "account-0.log").read_text()
+        said = account.log.read_text()
+        for point in points:
+            assert said.count(f"cut at {point}\n") > 1, point
 
 
 @pytest.mark.long
