@@ -31,6 +31,8 @@ class DriverConfig:
     static_membership: bool = False
     batch_max: int = 2_000  # records per transaction, over all tasks
     poll_timeout_s: float = 0.1
+    # shortest time between two transactions, for an app that nobody waits for: fewer and larger ones
+    gather_s: float = 0.0
     session_timeout_s: float = 10.0
     cycle_timeout_s: float = 8.0  # agents must be done with a batch within this
     transaction_timeout_s: float = (

@@ -168,6 +168,7 @@ class Consumer(Service, ConsumerT):
         self._group: Any = None
         self._failure_pause_s = 0.0
         self._failing_since: float | None = None
+        self._next_cycle_s = 0.0
         self._standby: Standby | None = None
         self._topic_ids: dict[str, str] = {}
         self._tombstones_s: dict[str, float] = {}  # by changelog
@@ -668,8 +669,10 @@ class Consumer(Service, ConsumerT):
         self._producer.poll(0)
         if self._failure_pause_s:
             time.sleep(self._failure_pause_s)
-        waiting = any(self._takeable(tp) for tp in self._buffers)
-        head = consumer.poll(0 if waiting else self.driver.poll_timeout_s)
+        timeout_s = self.driver.poll_timeout_s
+        if any(self._takeable(tp) for tp in self._buffers):
+            timeout_s = min(max(0.0, self._next_cycle_s - time.monotonic()), timeout_s)
+        head = consumer.poll(timeout_s)
         self._last_poll = time.monotonic()
         if head is not None:
             for message in (head, *consumer.consume(self.driver.batch_max, 0)):
@@ -677,6 +680,8 @@ class Consumer(Service, ConsumerT):
         self._flow()
         if self._last_poll >= self._lag_at_s:
             self._measure_lag()
+        if self._last_poll < self._next_cycle_s and not self._paused:
+            return {}
         work = self._choose()
         if work:
             group = consumer.consumer_group_metadata()
@@ -690,14 +695,14 @@ class Consumer(Service, ConsumerT):
         error = message.error()
         if error is not None:
             return self._consumer_error(error, message)
-        buffer = self._buffers.get((message.topic(), message.partition()))  # type: ignore[call-overload]
+        topic, partition = message.topic(), message.partition()
+        buffer = self._buffers.get((topic, partition))  # type: ignore[call-overload]
         if buffer is None:
             return None  # revoked inside of this poll
-        tp = TP(message.topic(), message.partition())
-        expected = buffer[-1].offset() + 1 if buffer else self._offsets[tp.partition][tp.topic]
+        expected = buffer[-1].offset() + 1 if buffer else self._offsets[partition][topic]
         if message.offset() < expected:
             raise Inconsistent(
-                f"{self.app_id}: {tp.topic}-{tp.partition} went back to {message.offset()}, expected {expected}"
+                f"{self.app_id}: {topic}-{partition} went back to {message.offset()}, expected {expected}"
             )
         buffer.append(message)
         return None
@@ -1077,6 +1082,7 @@ class Consumer(Service, ConsumerT):
             self._offsets[batch.partition][batch.tp.topic] = batch.next_offset
             self._settle(batch)
         self._failure_pause_s, self._failing_since = 0.0, None
+        self._next_cycle_s = time.monotonic() + self.driver.gather_s
         if self._careful is None or not self._careful.crashed:
             self._crashes.survived()
         records = sum(len(batch.records) for batch in cycle.batches)

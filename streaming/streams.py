@@ -23,7 +23,7 @@ from streaming.repartition import Repartition, regroup
 from streaming.topics import Topic
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
     from streaming.context import Batch
 
@@ -87,15 +87,20 @@ class Stream(faust.Stream[Any]):
         _current_event.set(None)
         batch.finish()
 
-    def _values(self) -> AsyncGenerator[Any, None]:
+    def _values(self, shape: Callable[..., Any] | None = None) -> AsyncGenerator[Any, None]:
         if self.repartition is not None:
             raise Misuse(
                 f"agent {self.prefix} reads a stream that it grouped: read the one that group_by answered"
             )
-        return self.values_for(self._processors)
+        return self.values_for(self._processors, shape)
 
-    async def values_for(self, processors: Sequence[Any]) -> AsyncGenerator[Any, None]:
-        """The values of all records, batch after batch, each through `processors`."""
+    async def values_for(
+        self, processors: Sequence[Any], shape: Callable[..., Any] | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """The values of all records, batch after batch, each through `processors`.
+
+        `shape` makes what is given of batch, record and value; None gives the value.
+        """
         self._finalized = self.reading = True
         await self.maybe_start()
         decode = self.channel.value_of
@@ -115,13 +120,14 @@ class Stream(faust.Stream[Any]):
                 except Poison as poison:
                     self.app.consumer.put_aside(batch, record, poison)
                     continue
-                try:
-                    for processor in processors:
-                        value = await maybe_async(processor(value))
-                except Skip:
-                    continue
+                if processors:
+                    try:
+                        for processor in processors:
+                            value = await maybe_async(processor(value))
+                    except Skip:
+                        continue
                 self._value = value
-                yield value
+                yield value if shape is None else shape(batch, record, value)
             self._end_batch(batch)
 
     def __aiter__(self) -> Any:
@@ -142,16 +148,11 @@ class Stream(faust.Stream[Any]):
         """
         return regroup(self, key, name, topic, partitions)
 
-    async def events(self) -> AsyncIterator[Any]:
-        async for value in self._values():
-            assert self.batch is not None
-            yield self.batch.event(value)
+    def events(self) -> AsyncIterator[Any]:
+        return self._values(_event)
 
-    async def items(self) -> AsyncIterator[Any]:
-        async for value in self._values():
-            assert self.batch is not None
-            assert self.batch.pos is not None
-            yield self.batch.records[self.batch.pos].key(), value
+    def items(self) -> AsyncIterator[Any]:
+        return self._values(_item)
 
     async def take(self, max_: int, within: Any = None) -> AsyncGenerator[Any, None]:
         """Lists of at most `max_` values, never of two transactions: what is there is given at once.
@@ -181,6 +182,14 @@ class Stream(faust.Stream[Any]):
                 continue
             return False
         return True
+
+
+def _event(batch: Batch, _: Any, value: Any) -> Any:
+    return batch.event(value)
+
+
+def _item(_: Batch, record: Any, value: Any) -> tuple[bytes | None, Any]:
+    return record.key(), value
 
 
 def _refuse(name: str, instead: str) -> Any:

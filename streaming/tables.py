@@ -89,11 +89,13 @@ class TablePartition:
         """The transaction is committed: its changes are state now. One synchronous step."""
         self.store.apply(changes, position, next_offset, time.time())
         overlay, self.overlay = self.overlay, {}
-        for key, value in overlay.items():
-            if value is DELETED:
+        if self.table.immutable:
+            if len(self.cache) + len(overlay) > CACHED:
+                self.cache.clear()
+            self.cache.update(overlay)
+        for key, value in changes:
+            if value is None:
                 self.cache.pop(key, None)
-            elif self.table.immutable:
-                self.remember(key, value)
         if overlay and self.table.watcher is not None:
             seen = {key: None if value is DELETED else value for key, value in overlay.items()}
             self.table.watcher.committed(self.partition, seen)

@@ -99,6 +99,19 @@ async def test_one_changelog_record_per_key_and_batch(bootstrap: str, prefix: st
     assert positions(bootstrap, f"{name}-sums-changelog") == {0: {f"{name}.in": 500}}
 
 
+async def test_an_app_that_gathers_makes_few_transactions(bootstrap: str, prefix: str) -> None:
+    name = f"{prefix}slow"
+    create(bootstrap, f"{name}.in", f"{name}.out")
+    async with running(adder(name, bootstrap, gather_s=8.0)):
+        write(bootstrap, f"{name}.in", [(b"a", b"1")])
+        await until(lambda: len(values(bootstrap, f"{name}.out")) == 1)
+        for _ in range(5):
+            write(bootstrap, f"{name}.in", [(b"a", b"1")])
+        await until(lambda: len(values(bootstrap, f"{name}.out")) == 6)
+    changelog = read(bootstrap, f"{name}-sums-changelog")
+    assert [m.value() for m in changelog if m.key() == b"a"] == [b"1", b"6"]
+
+
 async def test_an_app_of_two_sources_restarts_when_only_one_was_used(
     bootstrap: str, prefix: str
 ) -> None:
