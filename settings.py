@@ -10,6 +10,7 @@ values, what it does. Bad values and unknown STREAMBANK_ names end in one senten
 from __future__ import annotations
 
 import os
+import re
 import socket
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -107,6 +108,14 @@ class Settings:
     )
     rate_limit_requests: int = _setting(100, "requests of one address to one route in a window")
     rate_limit_window_s: float = _setting(900.0, "that window")
+    rate_limit_by: str = _setting(
+        "address",
+        "who is counted: an address, or the user where one is logged in",
+        choices=("address", "user"),
+    )
+    rate_limit_routes: tuple[str, ...] = _setting(
+        (), "routes with a limit of their own, as `POST /api/auth/login=10/60`, separated by commas"
+    )
     transaction_deadline_s: int = _setting(
         30, "default time in which a transaction must succeed, or is put back"
     )
@@ -184,6 +193,19 @@ class Settings:
             "ssl.key.location": self.kafka_ssl_key,
         }
         return options | {name: path for name, path in files.items() if path}
+
+    @property
+    def route_limits(self) -> dict[str, tuple[int, float]]:
+        """Requests and seconds by the name of a route that has a limit of its own."""
+        found = {}
+        for entry in self.rate_limit_routes:
+            match = re.fullmatch(r"([A-Z]+ /\S+)=(\d{1,9})/(\d{1,9})", entry)
+            if match is None or not (int(match[2]) and int(match[3])):
+                raise BadSetting(
+                    f"STREAMBANK_RATE_LIMIT_ROUTES has {entry!r}; write METHOD /path=REQUESTS/SECONDS"
+                )
+            found[match[1]] = int(match[2]), float(match[3])
+        return found
 
     @property
     def kafka(self) -> dict[str, str]:
@@ -277,6 +299,10 @@ def _names_are_given(settings: Settings) -> None:
         )
 
 
+def _limits_can_be_read(settings: Settings) -> None:
+    settings.route_limits  # noqa: B018 - raises BadSetting
+
+
 def _time_outs_fit(settings: Settings) -> None:
     if settings.cycle_timeout_s >= settings.transaction_timeout_s:
         raise BadSetting(
@@ -331,6 +357,7 @@ def _production_has_secrets(settings: Settings) -> None:
 
 
 CHECKS: tuple[Callable[[Settings], None], ...] = (
+    _limits_can_be_read,
     _choices_are_kept,
     _numbers_are_possible,
     _names_are_given,

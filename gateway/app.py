@@ -66,6 +66,12 @@ def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. 1 and a sentence on stderr when it can't be done."""
     logs.configure("gateway", settings.log_level)
     host, port = settings.gateway_host, settings.gateway_port
+    if unknown := settings.route_limits.keys() - {route.name for route in ROUTES}:
+        sys.stderr.write(
+            f"gateway: STREAMBANK_RATE_LIMIT_ROUTES names {min(unknown)}, which is no route; "
+            f"those there are: {', '.join(sorted({route.name for route in ROUTES}))}\n"
+        )
+        return 1
     try:
         _tls(settings)
     except OSError as exc:  # ssl.SSLError is one

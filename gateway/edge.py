@@ -167,7 +167,7 @@ def _caller(gateway: Gateway, route: Route, request: web.Request) -> Caller:
             refusal = problem
     limited = gateway.limiter is not None and route.path.startswith("/api/")
     if limited and Role.SERVICE not in caller.roles:
-        _limit(gateway, route, request)
+        _limit(gateway, route, request, caller)
     if refusal is not None:
         raise refusal
     if route.roles is not None and not caller.may(route.roles):
@@ -175,10 +175,12 @@ def _caller(gateway: Gateway, route: Route, request: web.Request) -> Caller:
     return caller
 
 
-def _limit(gateway: Gateway, route: Route, request: web.Request) -> None:
-    limiter = gateway.limiter
+def _limit(gateway: Gateway, route: Route, request: web.Request, caller: Caller) -> None:
+    limiter = gateway.route_limiters.get(route.name, gateway.limiter)
     assert limiter is not None
-    verdict = limiter.take((request.remote, route.name), time.monotonic())
+    by_user = gateway.settings.rate_limit_by == "user" and caller.user_id
+    client = ("user", caller.user_id) if by_user else ("address", request.remote)
+    verdict = limiter.take((*client, route.name), time.monotonic())
     request[LIMITS] = {
         "RateLimit-Policy": f'"default";q={limiter.limit};w={limiter.window_s:.0f}',
         "RateLimit": f'"default";r={verdict.remaining};t={verdict.full_s:.0f}',

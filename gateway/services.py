@@ -48,8 +48,13 @@ class Gateway:
         self.owners = AccountOwners(self.queries)
         self.readiness = Readiness(self)
         self.limiter: Limiter | None = None
+        self.route_limiters: dict[str, Limiter] = {}
         if settings.rate_limit or settings.production:
             self.limiter = Limiter(settings.rate_limit_requests, settings.rate_limit_window_s)
+            self.route_limiters = {
+                route: Limiter(requests, window_s)
+                for route, (requests, window_s) in settings.route_limits.items()
+            }
 
     def start(self) -> None:
         self.queries.start()

@@ -101,6 +101,10 @@ def test_sasl_and_tls_reach_the_clients(tmp_path: Path) -> None:
         ({"kafka_security_protocol": "SASL_SSL"}, "STREAMBANK_KAFKA_SASL_USERNAME is empty;"),
         ({"kafka_ssl_ca": "/no/ca"}, "STREAMBANK_KAFKA_SSL_CA is '/no/ca'; no such file"),
         ({"tls_key": "/no/key"}, "STREAMBANK_TLS_CERTIFICATE is empty; set both files"),
+        (
+            {"rate_limit_routes": "POST /api/users=5"},
+            "STREAMBANK_RATE_LIMIT_ROUTES has 'POST /api/users=5'; write METHOD /path=",
+        ),
         ({"partitons": "3"}, "STREAMBANK_PARTITONS is no setting; see docs/configuration.md"),
         (
             {"environment": "production"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import subprocess
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,25 @@ def certificate(directory: Path, name: str, *more: str) -> None:
 
 @pytest.fixture(scope="module")
 def guarded(bank: Stand, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    with gateway_of(bank, tmp_path_factory) as found:
+        yield found
+
+
+@pytest.fixture
+def by_user(bank: Stand, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    settings = {
+        "STREAMBANK_RATE_LIMIT_BY": "user",
+        "STREAMBANK_RATE_LIMIT_ROUTES": "GET /api/accounts=1/60, POST /api/auth/login=2/60",
+    }
+    with gateway_of(bank, tmp_path_factory, **settings) as found:
+        yield found
+
+
+@contextmanager
+def gateway_of(
+    bank: Stand, tmp_path_factory: pytest.TempPathFactory, **settings: str
+) -> Iterator[Guarded]:
+    """A gateway with everything in front of it, and more settings."""
     directory = tmp_path_factory.mktemp("guarded")
     certificate(directory, "gateway", "-nodes")
     (port,) = free_ports(1)
@@ -69,6 +89,7 @@ def guarded(bank: Stand, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
         "STREAMBANK_RATE_LIMIT": "true",
         "STREAMBANK_RATE_LIMIT_REQUESTS": str(LIMIT),
         "STREAMBANK_RATE_LIMIT_WINDOW_S": "3600",
+        **settings,
     }
     child = Child("gateway", [*PIPELINE, "gateway"], directory, environment=environment)
     child.start()
@@ -212,6 +233,21 @@ async def test_over_the_limit(guarded: Guarded) -> None:
         assert (await service.get("/api/transactions?limit=0")).status == 400
         for _ in range(LIMIT + 1):
             assert (await another.get("/health")).status == 200
+
+
+async def test_limits_of_users_and_of_routes(by_user: Guarded) -> None:
+    """Who is logged in has requests of their own, wherever they come from; others share an address."""
+    async with session_of(by_user) as session:
+        one = by_user.person(session, forged(sub="one", roles=["customer"]))
+        two = by_user.person(session, forged(sub="two", roles=["customer"]))
+        for person in (one, two):
+            got = await person.get("/api/accounts?limit=0")
+            assert (got.status, got.headers["RateLimit-Policy"]) == (400, '"default";q=1;w=60')
+            assert (await person.get("/api/accounts?limit=0")).status == 429
+            assert (await person.get("/api/transactions?limit=0")).status == 400
+        nobody = by_user.person(session)
+        told = [await nobody.post("/api/auth/login", {}) for _ in range(3)]
+        assert [got.status for got in told] == [422, 422, 429]
 
 
 async def test_guessing_is_counted(guarded: Guarded) -> None:
