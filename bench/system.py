@@ -65,6 +65,7 @@ class System:
 
     directory: Path
     nodes: int = 1
+    apart: bool = False  # a controller of its own beside the broker
     program: tuple[str, ...] = ("pipeline.py",)  # what runs as a worker
     settings: dict[str, str] = field(default_factory=dict)
     java: tuple[str, ...] = STEADY
@@ -76,7 +77,11 @@ class System:
         replication = {"STREAMBANK_REPLICATION": str(min(self.nodes, 3))}
         self.settings = {**replication, **self.settings}
         self.kafka = Kafka(
-            self.directory / "kafka", nodes=self.nodes, java=self.java, orphaned=signal.SIGKILL
+            self.directory / "kafka",
+            nodes=self.nodes,
+            apart=self.apart,
+            java=self.java,
+            orphaned=signal.SIGKILL,
         ).start()
         return self
 

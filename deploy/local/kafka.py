@@ -44,6 +44,7 @@ ROOT = HERE.parent.parent
 HOST = "127.0.0.1"
 CLUSTER_ID = "c3RyZWFtYmFuay1sb2NhbA"
 HEAP_MB = 256
+CONTROLLER = 0  # the node that is one and nothing else, where it stands apart
 
 QUICK = (
     "-XX:TieredStopAtLevel=1",
@@ -51,9 +52,7 @@ QUICK = (
 STEADY = ("-XX:+TieredCompilation",)  # for benchmarks: fully optimised after some minutes
 
 NODE: Mapping[str, str] = {
-    "process.roles": "broker,controller",
     "controller.listener.names": "CONTROLLER",
-    "inter.broker.listener.name": "PLAINTEXT",
     "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
     "auto.create.topics.enable": "false",
     "unclean.leader.election.enable": "false",
@@ -92,8 +91,10 @@ class Kafka:
     """A cluster of 1 or 3 nodes, numbered from 1.
 
     `port` is node 1's, the others follow it; without it ports are chosen freely. `options` are
-    broker settings beyond ours. `listeners` are further ones of a single node, name and port: what
-    protects them stands in `options`. Raises StackError when Kafka cannot be had or does not come up.
+    broker settings beyond ours. `apart`: one controller in a process of its own, as large clusters
+    have them; it outlives a killed broker, and sees that it is gone before that comes back.
+    `listeners` are further ones of a single node, name and port: what protects them stands in
+    `options`. Raises StackError when Kafka cannot be had or does not come up.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Kafka:
         port: int | None = None,
         *,
         nodes: int = 1,
+        apart: bool = False,
         heap_mb: int = HEAP_MB,
         java: Sequence[str] = QUICK,
         options: Mapping[str, str] | None = None,
@@ -117,8 +119,10 @@ class Kafka:
         assert nodes == 1 or not self.listeners, "further listeners are for a single node"
         free = free_ports(2 * nodes)
         self.ports = [port + n for n in range(nodes)] if port else free[:nodes]
-        self._controllers = free[nodes:]
-        self._children = {node: self._child(node, orphaned) for node in self.nodes}
+        voters = [CONTROLLER] if apart else self.nodes
+        self._voters = dict(zip(voters, free[nodes:], strict=False))  # their controllers' ports
+        started = [*voters, *self.nodes] if apart else self.nodes
+        self._children = {node: self._child(node, orphaned) for node in started}
 
     @property
     def bootstrap(self) -> str:
@@ -138,8 +142,8 @@ class Kafka:
     def start(self) -> Kafka:
         """Start the nodes that do not run and wait until all are ready."""
         installation = prepare()
-        for node in self.nodes:
-            if not self._children[node].running:
+        for node, child in self._children.items():
+            if not child.running:
                 self._start(node, installation)
         self.wait_ready()
         return self
@@ -150,15 +154,15 @@ class Kafka:
             # all at once, for the last of three could not hand its partitions over to anybody
             self._children[node].signal(signal.SIGTERM)
             self._children[node].signal(signal.SIGCONT)
-        for node in self.nodes:
-            self._children[node].stop(grace_s=15)
+        for child in reversed(self._children.values()):
+            child.stop(grace_s=15)
 
     def kill(self, node: int = 1) -> None:
         """kill -9."""
         self._children[node].kill()
 
     def kill_all(self) -> None:
-        for node in self.nodes:
+        for node in self._children:
             self.kill(node)
 
     def restart(self, node: int = 1) -> None:
@@ -204,7 +208,7 @@ class Kafka:
         if leftover:
             say(f"stopping Kafka node {node} (pid {leftover.pid}), left over from a crashed run")
             end(leftover, grace_s=15)
-        if not port_is_free(self.port(node), HOST):
+        if node in self.nodes and not port_is_free(self.port(node), HOST):
             raise StackError(
                 f"port {self.port(node)} is in use by another process: stop it, or set "
                 "STREAMBANK_KAFKA_PORT to a free port"
@@ -234,20 +238,27 @@ class Kafka:
             write_properties(fresh / "meta.properties", meta(node))
             fresh.rename(data)
 
+    def _roles(self, node: int) -> dict[str, str]:
+        """Broker, controller or both, and where it listens as such."""
+        broker = {"PLAINTEXT": self.port(node), **self.listeners} if node in self.nodes else {}
+        controller = {"CONTROLLER": self._voters[node]} if node in self._voters else {}
+        roles = ["broker"] * bool(broker) + ["controller"] * bool(controller)
+        found = {"process.roles": ",".join(roles), "listeners": _written(broker | controller)}
+        if broker:
+            found["advertised.listeners"] = _written(broker)
+            found["inter.broker.listener.name"] = "PLAINTEXT"
+        return found
+
     def _properties(self, node: int) -> dict[str, str]:
         count = str(len(self.nodes))
-        controller = self._controllers[node - 1]
-        listeners = {"PLAINTEXT": self.port(node), **self.listeners}
-        listener = ",".join(f"{name}://{HOST}:{port}" for name, port in listeners.items())
         return {
             **NODE,
             **(ALONE if len(self.nodes) == 1 else AMONG_THREE),
+            **self._roles(node),
             "node.id": str(node),
             "controller.quorum.voters": ",".join(
-                f"{n}@{HOST}:{self._controllers[n - 1]}" for n in self.nodes
+                f"{voter}@{HOST}:{port}" for voter, port in self._voters.items()
             ),
-            "listeners": f"{listener},CONTROLLER://{HOST}:{controller}",
-            "advertised.listeners": listener,
             "log.dirs": str(self._data(node)),
             "default.replication.factor": count,
             "offsets.topic.replication.factor": count,
@@ -257,6 +268,10 @@ class Kafka:
             **({"share.coordinator.state.topic.min.isr": "1"} if count == "1" else {}),
             **self.options,
         }
+
+
+def _written(listeners: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://{HOST}:{port}" for name, port in listeners.items())
 
 
 def write_properties(path: Path, properties: Mapping[str, str]) -> None:
