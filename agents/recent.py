@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-LIMIT = 10_000  # facts of one age; there are two ages
+LIMIT = 20_000  # facts of one age; there are two ages
 
 
 class Recent:

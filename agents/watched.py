@@ -114,6 +114,7 @@ class Watched:
         self.due: dict[int, DueRows] = {}
         self.indexes: dict[int, list[KeyIndex]] = {}
         self._prefixes = tuple(prefix for prefix in prefixes if prefix != DUE)
+        self._indexed = tuple(prefix.encode() for prefix in (DUE, *self._prefixes))
 
     def assigned(self, partition: int, view: Any) -> None:
         due = self.due[partition] = DueRows()
@@ -127,10 +128,11 @@ class Watched:
     def committed(self, partition: int, changes: Mapping[bytes, Any]) -> None:
         indexes = self.indexes[partition]
         for raw_key, row in changes.items():
-            key = raw_key.decode()
-            for index in indexes:
-                if key.startswith(index.prefix):
-                    (index.remove if row is None else index.add)(key)
+            if raw_key.startswith(self._indexed):  # few rows are
+                key = raw_key.decode()
+                for index in indexes:
+                    if key.startswith(index.prefix):
+                        (index.remove if row is None else index.add)(key)
             if isinstance(row, Transaction):
                 _count(row)
             elif isinstance(row, SystemBalance):

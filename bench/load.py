@@ -183,10 +183,9 @@ class Ends:
                 if message.error().retriable() or message.error().code() < 0:
                     continue
                 raise KafkaException(message.error())
-            headers = dict(message.headers())
-            kind = headers["ce_type"].rsplit(b".", 1)[-1]
+            kind = dict(message.headers())["ce_type"].rsplit(b".", 1)[-1]
             if kind in FINALS:
-                transaction_id = headers["ce_subject"].decode()
+                transaction_id = message.key().decode()
                 self.at.setdefault(transaction_id, time.monotonic())
                 self.kinds[transaction_id] = kind.decode()
 

@@ -18,6 +18,7 @@ from deploy.local.parts import answers
 from deploy.local.processes import free_ports
 
 SERVICES = ("user", "account", "transaction", "payment", "notification", "risk", "relay")
+HALVES = (("account", "user", "payment"), ("transaction", "risk", "relay", "notification"))
 TOKEN = "internal-token-of-a-test-system"
 
 
@@ -128,14 +129,14 @@ class System:
         worker.start()
         return worker
 
-    def start(self, split: bool = False) -> None:
-        """Create the topics and start all services, in one process or each in its own."""
+    def start(self, split: bool = False, halves: bool = False) -> None:
+        """Create the topics and start all services: in one process, in two of equal work, or each in its own."""
         applied = self.command("topics", "apply")
         if applied.returncode:
             raise RuntimeError(applied.stderr)
-        groups = [(name,) for name in SERVICES] if split else [SERVICES]
+        groups = [(name,) for name in SERVICES] if split else HALVES if halves else [SERVICES]
         for group in groups:
-            self.add(*group, instance=f"{group[0]}-0" if split else "all-0")
+            self.add(*group, instance="all-0" if group is SERVICES else f"{group[0]}-0")
         for worker in self.workers:
             worker.wait_ready()
 

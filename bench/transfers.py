@@ -1,9 +1,10 @@
 """Whole transfers/s through all services, broker beside them: ordered at once, drained.
 
-    python -m bench.transfers [--transfers 20000] [--accounts 1000] [--split]
+    python -m bench.transfers [--transfers 20000] [--accounts 1000] [--split | --single]
 
-Three loads: spread over all accounts, 10 % and 50 % of them on one account. `--split` runs each service in a
-process of its own. The floor beside it is what `bench/floor.py` does on the same broker in the same run.
+Three loads: spread over all accounts, 10 % and 50 % of them on one account, after as many to warm up the broker's
+JVM. The services run in two processes of equal work, as two cores want it; `--split` gives each its own, `--single`
+one for all. The floor beside it is what `bench/floor.py` does on the same broker in the same run.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ def main() -> None:
     )
     parser.add_argument("--transfers", type=int, default=20_000)
     parser.add_argument("--accounts", type=int, default=1_000)
-    parser.add_argument("--split", action="store_true", help="each service a process of its own")
+    processes = parser.add_mutually_exclusive_group()
+    processes.add_argument("--split", action="store_true", help="each service a process of its own")
+    processes.add_argument("--single", action="store_true", help="one process for all services")
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="bench-"))
     with System(directory) as system:
-        system.start(split=options.split)
+        system.start(split=options.split, halves=not (options.split or options.single))
         report(system, options.transfers, options.accounts)
     shutil.rmtree(directory)
 
@@ -43,6 +46,7 @@ def report(system: System, count: int, accounts: int) -> None:
     ends.wait(bank.ordered)
     create(system.bootstrap, {"deposits": {}})
     fill(system.bootstrap, "deposits", count * 5)
+    drained(system, bank, ends, count, 0.0)
     base = floor(system.bootstrap, "deposits", count * 5)
     print(f"{'floor (bare loop, one hop)':44}{base:10,.0f} events/s")
     for name, hot in (("transfers, spread", 0.0), ("transfers, 10 % on one account", 0.1),

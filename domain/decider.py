@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 Message: TypeAlias = Any  # one of `Decider.messages`
@@ -80,6 +81,7 @@ def due_row(at_ms: int, kind: str, subject: str) -> tuple[RowKey, Due]:
     return due_key(at_ms, kind, subject), Due(kind=kind, subject=subject)
 
 
+@lru_cache(maxsize=64)  # what is decided together became final in few milliseconds
 def expiry_key(final_ms: int) -> RowKey:
     """The key of the due row that lists what became final at `final_ms` or shortly around it."""
     due_ms = ((final_ms + KEEP_FINAL_MS) // EXPIRY_MS + 1) * EXPIRY_MS
