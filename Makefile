@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 LOCAL := $(abspath $(or $(STREAMBANK_LOCAL),.local))
 PYTHON := .venv/bin/python
+# tests at once: most wait for a broker or a time-out
+JOBS ?= 3
 UV_VERSION := 0.13.9
 # uv of this machine, else one of our own, installed once
 UV := $(or $(shell command -v uv 2>/dev/null),$(LOCAL)/uv/bin/uv)
@@ -45,7 +47,7 @@ demo: setup ## a scenario over HTTP, on the running system or one started for it
 	@exec $(PYTHON) -m deploy.local.demo
 
 test: setup ## all tests on a real Kafka
-	@exec $(PYTHON) -m pytest -m "not long" $(TESTS)
+	@exec $(PYTHON) -m pytest -m "not long" -n $(JOBS) --dist loadfile $(TESTS)
 
 check: .venv/locked ## format, lint, types, house rules, pure tests: no broker
 	@$(PYTHON) -m ruff format --check .

@@ -396,12 +396,20 @@ def test_two_workers_one_killed(
         numbers = range(start, start + 900)
         write(bootstrap, f"{name}.in", [(b"k%d" % (n % 50), b"%d" % n) for n in numbers])
 
-    load(0)
     first = worker("first", instance="0", die=point, after=after, **common)
+    wait_until(lambda: first.said("ready with partitions [0, 1, 2]"))
+    load(0)
     worker("other", instance="1", **common)
-    load(900)
+    count = 900
+
+    def died() -> bool:  # it does its work while the other one joins, and after
+        nonlocal count
+        load(count)
+        count += 900
+        return first.process.poll() is not None
+
+    wait_until(died)
     assert first.ended() == -9
     worker("again", instance="0", **common)
-    load(1800)
-    wait_until(lambda: len(read(bootstrap, f"{name}.out")) >= 2700, 150)
+    wait_until(lambda: len(read(bootstrap, f"{name}.out")) >= count, 150)
     once(bootstrap, name, 11)
