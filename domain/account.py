@@ -62,7 +62,6 @@ from domain.saga import (
     RefundProcessed,
     RiskApproved,
     Step,
-    TransactionCompleted,
     TransactionType,
     traced,
 )
@@ -242,7 +241,7 @@ class Leg:
 Message: TypeAlias = (
     RiskApproved
     | AccountDebited
-    | TransactionCompleted
+    | AccountCredited
     | PaymentProcessed
     | PaymentFailed
     | CreditRefused
@@ -286,7 +285,7 @@ def decide(  # noqa: C901 - a case a message
             return _debit(rows, message, at_ms)
         case AccountDebited():
             return _credit(rows, message, CLEARING, message.balances, at_ms)
-        case TransactionCompleted():
+        case AccountCredited():
             return _close_leg(rows, message, at_ms)
         case PaymentProcessed():
             if message.order.type is TransactionType.WITHDRAWAL:
@@ -375,7 +374,7 @@ def _credit(
     )
 
 
-def _close_leg(rows: Rows, fact: TransactionCompleted, at_ms: int) -> Sequence[Event]:
+def _close_leg(rows: Rows, fact: AccountCredited, at_ms: int) -> Sequence[Event]:
     order = fact.order
     if not _is_leg(rows, order, LegState.DEBITED):
         return ()

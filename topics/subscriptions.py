@@ -105,7 +105,7 @@ def _has_source(fact: RiskApproved | CancelRequested) -> bool:
     return fact.order.type is not TransactionType.DEPOSIT
 
 
-def _is_transfer(fact: PaymentProcessed | TransactionCompleted) -> bool:
+def _is_transfer(fact: PaymentProcessed | AccountCredited) -> bool:
     return fact.order.type is TransactionType.TRANSFER
 
 
@@ -155,7 +155,7 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
     _on(AccountDebited, ACCOUNT, DESTINATION, _by_book),
     _on(AccountDebited, PAYMENT, ORDER, _by_rail),
     _on(AccountCredited, TRANSACTION, ORDER),
-    _on(TransactionCompleted, ACCOUNT, SOURCE, _is_transfer),  # closes the leg
+    _on(AccountCredited, ACCOUNT, SOURCE, _is_transfer),  # closes the leg
     # risk says no, or asks a person
     _on(RiskDeclined, TRANSACTION, ORDER),
     _on(ReviewRequested, TRANSACTION, ORDER),

@@ -254,12 +254,8 @@ def test_a_deposit_is_cancelled_at_its_destination() -> None:
 
 
 def test_the_leg_closes_when_the_money_arrived() -> None:
-    from domain.saga import TransactionCompleted
-
     given = after(funded(2_000), approved())
-    done = TransactionCompleted(
-        order=order(), request_hash="h1", balances=(), at_ms=NOON_MS, steps=()
-    )
+    done = AccountCredited(order=order(), postings=(), balances=(), at_ms=NOON_MS, steps=())
     (said,) = then(ACCOUNT, given, done)
     assert said == LegClosed(account_id="ada", transaction_id="t1", at_ms=NOON_MS)
     given = [*given, said]
