@@ -209,8 +209,12 @@ class Settings:
 
     @property
     def kafka(self) -> dict[str, str]:
-        """librdkafka's settings for any client: where the brokers are and how to reach them."""
-        return {"bootstrap.servers": self.kafka_bootstrap, **self.kafka_security}
+        """librdkafka's settings for any client: where the brokers are and how to reach them.
+
+        A client that forgets the brokers when all are away, as it would by default, may crash.
+        """
+        known = {"metadata.recovery.strategy": "none"}
+        return {"bootstrap.servers": self.kafka_bootstrap, **known, **self.kafka_security}
 
 
 def local_file(environment: Mapping[str, str]) -> Path:

@@ -44,6 +44,7 @@ class Bank:
         self._producer = Producer(
             {
                 "bootstrap.servers": self.bootstrap,
+                "metadata.recovery.strategy": "none",  # brokers are killed under it
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
                 "linger.ms": 5,
@@ -166,6 +167,7 @@ class Ends:
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
+                "metadata.recovery.strategy": "none",
                 "group.id": f"ends-{uuid.uuid4()}",
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,

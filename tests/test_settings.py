@@ -25,7 +25,10 @@ def test_nothing_given_is_development_with_its_defaults() -> None:
     settings = Settings.load(NO_STACK, NO_FILE)
     assert settings == Settings()
     assert not settings.production
-    assert settings.kafka == {"bootstrap.servers": "127.0.0.1:9092"}
+    assert settings.kafka == {
+        "bootstrap.servers": "127.0.0.1:9092",
+        "metadata.recovery.strategy": "none",
+    }
     assert settings.ops_announced == "127.0.0.1:3001"
 
 
@@ -69,6 +72,7 @@ def test_sasl_and_tls_reach_the_clients(tmp_path: Path) -> None:
     )
     assert settings.kafka == {
         "bootstrap.servers": "127.0.0.1:9092",
+        "metadata.recovery.strategy": "none",
         "security.protocol": "SASL_SSL",
         "sasl.mechanism": "SCRAM-SHA-512",
         "sasl.username": "bank",
