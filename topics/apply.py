@@ -24,7 +24,7 @@ from topics.catalog import SCHEMAS, TOPICS, Installation, Topic
 from topics.schema_log import NEW_S, publish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence, Set
     from concurrent.futures import Future
 
 TIMEOUT_S = 30
@@ -63,11 +63,9 @@ def check(
     """Raise TopicMismatch unless all topics are there and fit; changes nothing."""
     admin = AdminClient(dict(kafka))
     wanted = {installation.namespace + topic.name: topic for topic in topics}
-    deadline = time.monotonic() + NEW_S
-    while missing := sorted(wanted.keys() - (found := _partition_counts(admin)).keys()):
-        if time.monotonic() > deadline:
-            raise TopicMismatch(f"topics are missing, run `topics apply`: {', '.join(missing)}")
-        time.sleep(0.1)
+    found = _told(admin, wanted.keys(), NEW_S)
+    if missing := sorted(wanted.keys() - found.keys()):
+        raise TopicMismatch(f"topics are missing, run `topics apply`: {', '.join(missing)}")
     _refuse(mismatches(wanted, found, _configs(admin, wanted), installation))
 
 
@@ -118,7 +116,7 @@ def _configs(admin: AdminClient, names: Iterable[str]) -> dict[str, dict[str, st
 
 def _create(
     admin: AdminClient,
-    names: Iterable[str],
+    names: Set[str],
     wanted: Mapping[str, Topic],
     installation: Installation,
 ) -> list[str]:
@@ -135,17 +133,19 @@ def _create(
         return []
     for future in admin.create_topics(new, operation_timeout=TIMEOUT_S).values():
         _result(future)
-    _await(admin, {topic.topic for topic in new})
+    if missing := sorted(names - _told(admin, names, TIMEOUT_S).keys()):
+        raise KafkaException(f"created and not seen in {TIMEOUT_S} s: {missing}")
     return [f"{topic.topic}: created, {topic.num_partitions} partitions" for topic in new]
 
 
-def _await(admin: AdminClient, names: set[str]) -> None:
-    """Until the brokers tell of new topics: they hear of them a moment after they are made."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while missing := names - _partition_counts(admin).keys():
-        if time.monotonic() > deadline:
-            raise KafkaException(f"created and not seen in {TIMEOUT_S} s: {sorted(missing)}")
+def _told(admin: AdminClient, names: Set[str], wait_s: float) -> dict[str, int]:
+    """Partition counts, once the brokers tell of these topics: they hear of new ones a moment after
+    they are made. What there is after `wait_s` when they do not.
+    """
+    deadline = time.monotonic() + wait_s
+    while names - (found := _partition_counts(admin)).keys() and time.monotonic() < deadline:
         time.sleep(0.02)
+    return found
 
 
 def _alter(
