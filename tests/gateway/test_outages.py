@@ -78,14 +78,19 @@ async def test_with_the_workers_away_commands_wait_and_reads_say_when_to_ask(
         assert await alice.balance(source) == 79
 
 
+async def with_money(people: Any) -> tuple[Person, dict[str, Any]]:
+    """A customer who has 100, and an order of 5 from there to another account of hers."""
+    alice = await people.customer("alice")
+    source, other = await alice.open("USD"), await alice.open("USD")
+    admin = await people.admin()
+    await admin.pay(type="deposit", amount=100, destination_account_id=source)
+    return alice, {"amount": 5, "source_account_id": source, "destination_account_id": other}
+
+
 async def test_a_key_is_known_in_every_process(own_bank: Stand) -> None:
     """Each connection may reach another process, which remembers nothing of the first answer."""
     async with town(own_bank.url) as people:
-        alice = await people.customer("alice")
-        source, other = await alice.open("USD"), await alice.open("USD")
-        admin = await people.admin()
-        await admin.pay(type="deposit", amount=100, destination_account_id=source)
-        order = {"amount": 5, "source_account_id": source, "destination_account_id": other}
+        alice, order = await with_money(people)
         ids = set()
         for _ in range(8):
             async with town(own_bank.url) as fresh:
@@ -97,7 +102,7 @@ async def test_a_key_is_known_in_every_process(own_bank: Stand) -> None:
                 assert (changed.status, changed.code) == (422, "IDEMPOTENCY_MISMATCH")
         alice.session = people.session
         assert len(ids) == 1
-        assert await alice.balance(source) == 95
+        assert await alice.balance(order["source_account_id"]) == 95
 
 
 async def ask_everywhere(bank: Stand, person: Person, ask: Any) -> list[Got]:
@@ -113,11 +118,7 @@ async def ask_everywhere(bank: Stand, person: Person, ask: Any) -> list[Got]:
 async def test_without_a_wait_the_service_decides_for_all_processes(own_bank: Stand) -> None:
     """A process that never saw the key answers 202; what is done is what came first, once."""
     async with town(own_bank.url) as people:
-        alice = await people.customer("alice")
-        source, other = await alice.open("USD"), await alice.open("USD")
-        admin = await people.admin()
-        await admin.pay(type="deposit", amount=100, destination_account_id=source)
-        order = {"amount": 5, "source_account_id": source, "destination_account_id": other}
+        alice, order = await with_money(people)
         first = await alice.pay(key="k", wait=None, **order)
         assert first.status == 202, first.text
         same = await ask_everywhere(own_bank, alice, lambda: alice.pay(key="k", wait=None, **order))
@@ -141,16 +142,15 @@ async def test_without_a_wait_the_service_decides_for_all_processes(own_bank: St
 
         await until(paid, "the first order is paid")
         assert (await alice.get(first.headers["Location"])).json["amount"] == 5
-        assert (await alice.balance(source), await alice.balance(other)) == (95, 5)
+        assert (
+            await alice.balance(order["source_account_id"]),
+            await alice.balance(order["destination_account_id"]),
+        ) == (95, 5)
 
 
 async def test_at_once_at_both_processes_it_is_one_transfer(own_bank: Stand) -> None:
     async with town(own_bank.url) as people, AsyncExitStack() as towns:
-        alice = await people.customer("alice")
-        source, other = await alice.open("USD"), await alice.open("USD")
-        admin = await people.admin()
-        await admin.pay(type="deposit", amount=100, destination_account_id=source)
-        order = {"amount": 5, "source_account_id": source, "destination_account_id": other}
+        alice, order = await with_money(people)
         askers = []
         for _ in range(12):
             fresh = await towns.enter_async_context(town(own_bank.url))
@@ -159,7 +159,10 @@ async def test_at_once_at_both_processes_it_is_one_transfer(own_bank: Stand) -> 
         assert {got.status for got in answers} <= {201, 409}
         paid = [got.json["transaction_id"] for got in answers if got.status == 201]
         assert len(set(paid)) == 1
-        assert (await alice.balance(source), await alice.balance(other)) == (95, 5)
+        assert (
+            await alice.balance(order["source_account_id"]),
+            await alice.balance(order["destination_account_id"]),
+        ) == (95, 5)
 
 
 async def test_a_refusal_is_the_same_everywhere(own_bank: Stand) -> None:
