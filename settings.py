@@ -211,7 +211,7 @@ class Settings:
     def kafka(self) -> dict[str, str]:
         """librdkafka's settings for any client: where the brokers are and how to reach them.
 
-        A client that forgets the brokers when all are away, as it would by default, may crash.
+        No client forgets its brokers when all are away: it could then wait for ever for one of them.
         """
         known = {"metadata.recovery.strategy": "none"}
         return {"bootstrap.servers": self.kafka_bootstrap, **known, **self.kafka_security}

@@ -13,10 +13,7 @@ import os
 import time
 import uuid
 
-JTI, EXPIRES = (
-    16,
-    16,
-)  # bytes of a record; together they divide a page, so none is seen half written
+JTI = EXPIRES = 16  # bytes of a record; together they divide a page, so none is seen half written
 RECORD = JTI + EXPIRES
 READ = 1_000 * RECORD
 FORGET_S = 60.0  # between two looks for what has expired
