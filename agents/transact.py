@@ -14,17 +14,20 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from agents.envelope import Envelope, Headers, Input, dead_headers, running
 from agents.watched import Watched, weigh
+from domain.account import CreditsGathered
 from domain.decider import Decider, Tick, handle
 from domain.ledger import SystemBalance
 from domain.payment import RailAnswered
 from logs import context, trace_id
 from schemas.errors import Unreadable
+from streaming import partition_of
 from topics.catalog import TOPICS
-from topics.subscriptions import EVERY, SUBSCRIPTIONS, route
+from topics.subscriptions import EVERY, SUBSCRIPTIONS, gathers, route
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,10 +35,12 @@ if TYPE_CHECKING:
     from agents.recent import Recent
     from domain.decider import Changes, Event, Message, Rows
     from topics.catalog import Installation
+    from topics.subscriptions import Gathered
 
 log = logging.getLogger(__name__)
 
-INNER = (Tick, RailAnswered)  # what only the shells themselves say
+INNER = (Tick, RailAnswered, CreditsGathered)  # what only the shells themselves say
+GATHER_LIMIT = 1_000  # parts of one message
 
 
 class Codec(Protocol):
@@ -98,6 +103,49 @@ class Heard:
         return self.headers.get("actor", b"").decode(errors="replace") or None
 
 
+class Gathering:
+    """What the facts of one transaction say together: a message to each partition that hears of them."""
+
+    __slots__ = ("_copied", "_parts", "at_ms")
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[str, int, Gathered], list[Any]] = {}
+        self._copied: dict[tuple[str, int, Gathered], Headers] = {}  # of the first fact
+        self.at_ms = 0  # of the last fact
+
+    def add(self, event: Event, copied: Headers, partitions: int, at_ms: int) -> None:
+        """A fact that was said, with the headers of its copies."""
+        found = gathers(event)
+        if found is not None:
+            (topic, key), gathered = found
+            target = (topic, home(key, partitions), gathered)
+            self._parts.setdefault(target, []).append(gathered.part(event))
+            self._copied.setdefault(target, copied)
+            self.at_ms = at_ms
+
+    def said(self, encode: Callable[[Any], bytes]) -> Iterator[Said]:
+        """The messages. One of a single fact carries that fact's headers, of many no one's."""
+        for target, parts in self._parts.items():
+            topic, partition, gathered = target
+            (_, ce_id), (_, ce_type), source, *carried = self._copied[target]
+            for n in range(0, len(parts), GATHER_LIMIT):
+                some = tuple(parts[n : n + GATHER_LIMIT])
+                headers = [
+                    ("ce_id", b"%b-gathered-%d" % (ce_id, n)),
+                    ("ce_type", ce_type.rpartition(b".")[0] + b"." + gathered.name),
+                    source,
+                    *(carried if len(parts) == 1 else ()),
+                ]
+                value = encode(gathered.message(some))
+                yield Said(topic, b"gathered", value, partition, headers, self.at_ms)
+
+
+@lru_cache(maxsize=100_000)  # murmur2 in Python takes as long as all the rest of a copy
+def home(key: str, partitions: int) -> int:
+    """The partition of an aggregate."""
+    return partition_of(key.encode(), partitions)
+
+
 class Transactor:
     """One service's step from record to records. Knows no Kafka."""
 
@@ -134,14 +182,19 @@ class Transactor:
             raise NotACommand(f"{kind.__name__} of {expected} arrived under another key")
         return message
 
-    def decide(self, rows: Rows, message: Message, source: Input) -> tuple[list[Said], Changes]:
-        """What is to be written about a message, and the rows that change."""
+    def decide(
+        self, rows: Rows, message: Message, source: Input, gathering: Gathering
+    ) -> tuple[list[Said], Changes]:
+        """What is to be written about a message, and the rows that change.
+
+        What its facts say together with others of the transaction goes into `gathering`.
+        """
         events, changes = handle(self.decider, rows, message, source.at_ms)
         if not events:
             return [], changes
-        return list(self._said(source, events)), changes
+        return list(self._said(source, events, gathering)), changes
 
-    def _said(self, source: Input, events: Sequence[Event]) -> Iterator[Said]:
+    def _said(self, source: Input, events: Sequence[Event], gathering: Gathering) -> Iterator[Said]:
         envelope, encode, at_ms = self._envelope, self.codec.encode, source.at_ms
         aggregate_id, place, recent = self.decider.aggregate_id, source.place, self.recent
         shared = envelope.shared(source)
@@ -152,6 +205,7 @@ class Transactor:
             headers, copied = envelope.event(shared, place, n, kind, subject)
             topic = self._private_topic if kind in self._private else self._events_topic
             yield Said(topic, subject, value, source.partition, headers, at_ms)
+            gathering.add(event, copied, self.partitions, at_ms)
             routes = route(event)
             if routes and recent is not None:
                 recent.add(value, event)
@@ -229,6 +283,8 @@ class Shell:
             partitions=installation.partitions,
             watcher=self.watched,
         )
+        self._gathering = Gathering()
+        self._gathered: Any = None  # the cycle whose facts are in it
         self._keeps_ledger = SystemBalance in service.decider.rows
         self._names = {topic.name: f"{installation.namespace}{topic.name}" for topic in TOPICS}
         self._inbox = app.topic(
@@ -252,6 +308,8 @@ class Shell:
             heard.headers = headers = dict(record.headers() or ())
             at_ms = record.timestamp()[1]
             source = Input(inbox, batch.partition, record.offset(), at_ms, headers)
+            if batch.cycle is not self._gathered:
+                self._gather(batch.cycle)
             rows = TableRows(table.held[batch.partition])
             said, changes = self._step(rows, source, record.key(), value)
             if changes:
@@ -273,7 +331,17 @@ class Shell:
                 raise
             log.warning("dead letter %s: %s", source.place, why)
             return [self.transactor.dead(source, key, value, why)], {}
-        return self.transactor.decide(rows, message, source)
+        return self.transactor.decide(rows, message, source, self._gathering)
+
+    def _gather(self, cycle: Any) -> None:
+        """A new transaction: what its facts say together is written when all have been said."""
+        self._gathered, self._gathering = cycle, (gathering := Gathering())
+
+        def say() -> None:
+            for to, key, data, partition, saying, said_ms in gathering.said(self.codec.encode):
+                cycle.produce(self._names[to], key, data, partition, saying, said_ms)
+
+        cycle.at_end(say)
 
     async def _tick(self) -> None:
         """Write ticks for what is due, at most once a second, outside of any transaction."""

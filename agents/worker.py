@@ -51,7 +51,7 @@ def collect_rarely() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 100)
+    gc.set_threshold(10_000, 50, 1_000)
 
 
 @dataclass(slots=True)

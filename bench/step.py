@@ -165,6 +165,8 @@ class Bank:
                 batch = Batch(cycle, _tp(topic, n), records)
                 enter(batch)
                 await agent(_values(batch))
+        for say in cycle._last:
+            say()
         changes = {part: part.encoded() for part in cycle.dirty}
         for part, rows in changes.items():
             self.rows += len(rows)

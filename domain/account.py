@@ -13,9 +13,10 @@ What is debited waits in `clearing` until the other side, or the rail, has taken
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, assert_never, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, assert_never, get_args
 
 from domain.decider import (
     Changes,
@@ -179,8 +180,34 @@ class AccountCommandRefused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceLeg:
+    """A transfer and the account that it debited."""
+
+    account_id: str
+    transaction_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditsGathered:
+    """The amounts of these transfers arrived: said of all that one Kafka transaction credited.
+
+    A message of this service to itself, for the partition of the sources.
+    """
+
+    legs: tuple[SourceLeg, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegsClosed:
+    """The debited amounts arrived: nothing of these transfers can come back to their sources."""
+
+    legs: tuple[SourceLeg, ...]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LegClosed:
-    """The debited amount arrived: nothing of this transaction can come back to the source."""
+    """As LegsClosed, of one leg. Said no more, but logs have it for ever."""
 
     account_id: str
     transaction_id: str
@@ -241,7 +268,7 @@ class Leg:
 Message: TypeAlias = (
     RiskApproved
     | AccountDebited
-    | AccountCredited
+    | CreditsGathered
     | PaymentProcessed
     | PaymentFailed
     | CreditRefused
@@ -258,6 +285,7 @@ Message: TypeAlias = (
 Event: TypeAlias = (
     AccountDebited
     | AccountCredited
+    | LegsClosed
     | LegClosed
     | DebitRefused
     | CreditRefused
@@ -285,8 +313,8 @@ def decide(  # noqa: C901 - a case a message
             return _debit(rows, message, at_ms)
         case AccountDebited():
             return _credit(rows, message, CLEARING, message.balances, at_ms)
-        case AccountCredited():
-            return _close_leg(rows, message, at_ms)
+        case CreditsGathered():
+            return _close_legs(rows, message, at_ms)
         case PaymentProcessed():
             if message.order.type is TransactionType.WITHDRAWAL:
                 return _settle(rows, message, at_ms)
@@ -314,7 +342,7 @@ def _debit(rows: Rows, fact: RiskApproved, at_ms: int) -> Sequence[Event]:
     """Debited or never: the source decides once."""
     order = fact.order
     assert order.source_account_id is not None
-    if leg_key(order, Side.SOURCE) in rows:
+    if leg_key(order.transaction_id, Side.SOURCE) in rows:
         return ()
     account: Account | None = rows.get(account_key(order.source_account_id))
     if at_ms > order.deadline_ms:
@@ -352,7 +380,7 @@ def _credit(
     """Credited or never: the destination decides once. `origin`: the system account that pays."""
     order = fact.order
     assert order.destination_account_id is not None
-    if leg_key(order, Side.DESTINATION) in rows:
+    if leg_key(order.transaction_id, Side.DESTINATION) in rows:
         return ()
     account: Account | None = rows.get(account_key(order.destination_account_id))
     if at_ms > order.deadline_ms and not isinstance(fact, PaymentProcessed):
@@ -374,17 +402,14 @@ def _credit(
     )
 
 
-def _close_leg(rows: Rows, fact: AccountCredited, at_ms: int) -> Sequence[Event]:
-    order = fact.order
-    if not _is_leg(rows, order, LegState.DEBITED):
-        return ()
-    return (
-        LegClosed(
-            account_id=order.source_account_id or "",
-            transaction_id=order.transaction_id,
-            at_ms=at_ms,
-        ),
-    )
+def _close_legs(rows: Rows, message: CreditsGathered, at_ms: int) -> Sequence[Event]:
+    legs = tuple([leg for leg in message.legs if _is_open(rows, leg)])
+    return (LegsClosed(legs=legs, at_ms=at_ms),) if legs else ()
+
+
+def _is_open(rows: Rows, leg: SourceLeg) -> bool:
+    row: Leg | None = rows.get(leg_key(leg.transaction_id, Side.SOURCE))
+    return row is not None and row.state is LegState.DEBITED
 
 
 def _settle(rows: Rows, fact: PaymentProcessed, at_ms: int) -> Sequence[Event]:
@@ -444,7 +469,7 @@ def _suspend(rows: Rows, fact: RefundFailed, at_ms: int) -> Sequence[Event]:
 
 
 def _return_suspended(rows: Rows, command: ReturnSuspended, at_ms: int) -> Sequence[Event]:
-    leg: Leg | None = rows.get(f"leg/{command.transaction_id}/{Side.SOURCE}")
+    leg: Leg | None = rows.get(leg_key(command.transaction_id, Side.SOURCE))
     if leg is not None and leg.state is LegState.REVERSED:
         return ()
     if leg is None or leg.suspended is None or leg.account_id != command.account_id:
@@ -457,7 +482,7 @@ def _cancel(rows: Rows, fact: CancelRequested, at_ms: int) -> Sequence[Event]:
     """Before the money moved its side becomes a tombstone, which a later approval meets."""
     order = fact.order
     side = _deciding_side(order)
-    leg: Leg | None = rows.get(leg_key(order, side))
+    leg: Leg | None = rows.get(leg_key(order.transaction_id, side))
     if leg is not None and leg.state is LegState.REFUSED:
         return ()
     if leg is not None:
@@ -571,7 +596,7 @@ def _unusable(account: Account, currency: str) -> Reason | None:
 
 def _is_leg(rows: Rows, order: Order, state: LegState) -> bool:
     """True while the source stands so; false for a fact heard twice, or late."""
-    leg: Leg | None = rows.get(leg_key(order, Side.SOURCE))
+    leg: Leg | None = rows.get(leg_key(order.transaction_id, Side.SOURCE))
     return leg is not None and leg.state is state
 
 
@@ -632,8 +657,11 @@ def evolve(rows: Rows, event: Event) -> Changes:  # noqa: C901 - a case an event
             return _posted(rows, event, Side.SOURCE, LegState.DEBITED, 1)
         case AccountCredited():
             return _posted(rows, event, Side.DESTINATION, LegState.CREDITED, 0)
+        case LegsClosed():
+            return _legs_closed(rows, event.legs, event.at_ms)
         case LegClosed():
-            return _leg_closed(rows, event)
+            leg = SourceLeg(account_id=event.account_id, transaction_id=event.transaction_id)
+            return _legs_closed(rows, (leg,), event.at_ms)
         case DebitRefused():
             return _sided(rows, event, Side.SOURCE, LegState.REFUSED)
         case CreditRefused():
@@ -711,13 +739,20 @@ def _passed_on(
     }
 
 
-def _leg_closed(rows: Rows, event: LegClosed) -> Changes:
-    key = account_key(event.account_id)
-    account: Account = rows[key]
-    return {
-        key: _changed(account, account.balances, -1, account.version, event.at_ms),
-        **_leg(rows, event.account_id, event.transaction_id, Side.SOURCE, LegState.SETTLED, event),
-    }
+def _legs_closed(rows: Rows, legs: Sequence[SourceLeg], at_ms: int) -> Changes:
+    changes: dict[RowKey, Any] = {}
+    for account_id, closed in Counter([leg.account_id for leg in legs]).items():
+        key = account_key(account_id)
+        account: Account = rows[key]
+        changes[key] = _changed(account, account.balances, -closed, account.version, at_ms)
+    keys = [leg_key(leg.transaction_id, Side.SOURCE) for leg in legs]
+    for key, leg in zip(keys, legs, strict=True):
+        changes[key] = Leg(
+            account_id=leg.account_id, state=LegState.SETTLED, at_ms=at_ms, suspended=None
+        )
+    due, expiry = forget(rows, at_ms, *keys)
+    changes[due] = expiry
+    return changes
 
 
 SagaFact: TypeAlias = (
@@ -736,18 +771,7 @@ def _sided(rows: Rows, event: SagaFact, side: Side, state: LegState) -> Changes:
     account_id = (
         order.source_account_id if side is Side.SOURCE else order.destination_account_id
     ) or ""
-    return _leg(rows, account_id, order.transaction_id, side, state, event)
-
-
-def _leg(
-    rows: Rows,
-    account_id: str,
-    transaction_id: str,
-    side: Side,
-    state: LegState,
-    event: SagaFact | LegClosed,
-) -> Changes:
-    key = f"leg/{transaction_id}/{side.value}"
+    key = leg_key(order.transaction_id, side)
     leg = Leg(
         account_id=account_id,
         state=state,
@@ -787,8 +811,8 @@ def account_key(account_id: str) -> RowKey:
     return f"account/{account_id}"
 
 
-def leg_key(order: Order, side: Side) -> RowKey:
-    return f"leg/{order.transaction_id}/{side.value}"
+def leg_key(transaction_id: str, side: Side) -> RowKey:
+    return f"leg/{transaction_id}/{side.value}"
 
 
 def keys(message: Message | Event) -> Sequence[RowKey]:
@@ -797,6 +821,11 @@ def keys(message: Message | Event) -> Sequence[RowKey]:
             return tick_keys(message)
         case AccountOpened() | AccountFrozen() | AccountUnfrozen() | AccountClosed():
             return (account_key(message.account_id),)
+        case CreditsGathered():
+            return [leg_key(leg.transaction_id, Side.SOURCE) for leg in message.legs]
+        case LegsClosed():
+            accounts = [account_key(leg.account_id) for leg in message.legs]
+            return (*accounts, expiry_key(message.at_ms))
         case LegClosed():
             return (account_key(message.account_id), expiry_key(message.at_ms))
         case OpenAccount() | FreezeAccount() | UnfreezeAccount() | CloseAccount():
@@ -804,7 +833,7 @@ def keys(message: Message | Event) -> Sequence[RowKey]:
         case ReturnSuspended():
             return (
                 account_key(message.account_id),
-                f"leg/{message.transaction_id}/{Side.SOURCE}",
+                leg_key(message.transaction_id, Side.SOURCE),
             )
         case LegsForgotten():
             return message.due
@@ -821,9 +850,12 @@ def _saga_keys(order: Order, postings: Sequence[Posting]) -> Sequence[RowKey]:
     """Both sides: of most facts one is in another partition, and absent here."""
     found = [*system_keys(postings)]
     if order.source_account_id is not None:
-        found += (account_key(order.source_account_id), leg_key(order, Side.SOURCE))
+        found += (account_key(order.source_account_id), leg_key(order.transaction_id, Side.SOURCE))
     if order.destination_account_id is not None:
-        found += (account_key(order.destination_account_id), leg_key(order, Side.DESTINATION))
+        found += (
+            account_key(order.destination_account_id),
+            leg_key(order.transaction_id, Side.DESTINATION),
+        )
     return found
 
 
@@ -840,6 +872,8 @@ def aggregate_id(event: Event) -> str:
             return event.order.source_account_id or ""
         case LegsForgotten():
             return event.due[0]
+        case LegsClosed():
+            return event.legs[0].account_id
         case _:
             return event.account_id
 

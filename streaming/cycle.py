@@ -41,6 +41,7 @@ class Cycle:
         self.error: BaseException | None = None
         self._todo: dict[int, deque[tuple[Any, Batch]]] = defaultdict(deque)  # by task
         self._running = 0
+        self._last: list[Callable[[], None]] = []
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def add(self, tp: TP, records: list[Any], channels: Iterable[Any]) -> Batch:
@@ -62,6 +63,15 @@ class Cycle:
                 raise Stuck(f"agents did not come back within {timeout_s} s: {self.batches}")
         if self.error is not None:
             raise self.error
+        for say in self._last:
+            say()
+
+    def at_end(self, say: Callable[[], None]) -> None:
+        """Call this once, when the agents have done all of the cycle's work, before it commits.
+
+        What it produces belongs to the transaction; on an abort it is not called.
+        """
+        self._last.append(say)
 
     def _deliver_next(self, task: deque[tuple[Any, Batch]]) -> None:
         channel, batch = task[0]

@@ -4,18 +4,19 @@ A service says a fact once into `<service>.events`, for the world, and once into
 row below, in the same Kafka transaction. `key` is the path to what the target is keyed by; EVERY
 is one copy to each partition. A row with `when` is written only if that holds. `relay` rows are off
 the money path: `agents/relay.py` copies them from `<service>.events` in transactions of its own.
+What is `gathered` of the facts of one transaction goes to each partition in one message.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
-from domain.account import AccountOpened
+from domain.account import AccountOpened, CreditsGathered, SourceLeg
 from domain.notification import NotificationRequested
 from domain.risk import BlacklistEntryAdded, BlacklistEntryRemoved
 from domain.saga import (
@@ -56,6 +57,15 @@ Route: TypeAlias = tuple[str, Key]  # topic; key, or EVERY for one copy to each 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """One message instead of a copy of each fact: `message` of the tuple of what `part` makes of each."""
+
+    name: bytes  # of the message's type
+    part: Callable[[Any], Any]
+    message: Callable[[tuple[Any, ...]], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
     """One kind of fact that one topic gets. `key`: a dotted path into the event, or EVERY."""
 
@@ -64,6 +74,7 @@ class Subscription:
     key: Key
     when: Callable[[Any], bool] | None = None
     relay: bool = False
+    gathered: Gathered | None = None
 
     @property
     def service(self) -> str:
@@ -147,6 +158,20 @@ def _relayed(event: type, topic: str, key: Key) -> Subscription:
     return Subscription(event=event, topic=topic, key=key, relay=True)
 
 
+def _gathered(
+    event: type, topic: str, key: str, when: Callable[[Any], bool], gathered: Gathered
+) -> Subscription:
+    return Subscription(event=event, topic=topic, key=key, when=when, gathered=gathered)
+
+
+CLOSE_LEGS = Gathered(
+    name=CreditsGathered.__name__.encode(),
+    part=lambda fact: SourceLeg(
+        account_id=fact.order.source_account_id, transaction_id=fact.order.transaction_id
+    ),
+    message=lambda legs: CreditsGathered(legs=legs),
+)
+
 SUBSCRIPTIONS: tuple[Subscription, ...] = (
     # the way of a transfer
     _on(TransactionCreated, RISK, OWNER),
@@ -155,7 +180,7 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
     _on(AccountDebited, ACCOUNT, DESTINATION, _by_book),
     _on(AccountDebited, PAYMENT, ORDER, _by_rail),
     _on(AccountCredited, TRANSACTION, ORDER),
-    _on(AccountCredited, ACCOUNT, SOURCE, _is_transfer),  # closes the leg
+    _gathered(AccountCredited, ACCOUNT, SOURCE, _is_transfer, CLOSE_LEGS),
     # risk says no, or asks a person
     _on(RiskDeclined, TRANSACTION, ORDER),
     _on(ReviewRequested, TRANSACTION, ORDER),
@@ -192,19 +217,25 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
 )
 
 
-def _compiled(
-    relay: bool,
-) -> dict[type, tuple[tuple[str, Callable[[Any], Key], Callable[[Any], bool] | None], ...]]:
-    table: defaultdict[type, list[Any]] = defaultdict(list)
-    for row in SUBSCRIPTIONS:
-        if row.relay is relay:
-            key = (lambda _: EVERY) if isinstance(row.key, Every) else attrgetter(row.key)
-            table[row.event].append((row.topic, key, row.when))
+Compiled: TypeAlias = tuple[str, Callable[[Any], Any], Callable[[Any], bool] | None]
+
+
+def _compiled(row: Subscription) -> Compiled:
+    """Topic, key of an event, condition."""
+    key = (lambda _: EVERY) if isinstance(row.key, Every) else attrgetter(row.key)
+    return row.topic, key, row.when
+
+
+def _of(rows: Iterable[Subscription]) -> dict[type, tuple[Compiled, ...]]:
+    table: defaultdict[type, list[Compiled]] = defaultdict(list)
+    for row in rows:
+        table[row.event].append(_compiled(row))
     return {event: tuple(rows) for event, rows in table.items()}
 
 
-_ROUTED = _compiled(relay=False)
-_RELAYED = _compiled(relay=True)
+_ROUTED = _of(row for row in SUBSCRIPTIONS if not row.relay and row.gathered is None)
+_RELAYED = _of(row for row in SUBSCRIPTIONS if row.relay)
+_GATHERED = {row.event: (_compiled(row), row.gathered) for row in SUBSCRIPTIONS if row.gathered}
 
 
 def route(event: Any) -> tuple[Route, ...]:
@@ -213,6 +244,17 @@ def route(event: Any) -> tuple[Route, ...]:
     if rows is None:
         return ()
     return tuple([(topic, key(event)) for topic, key, when in rows if when is None or when(event)])
+
+
+def gathers(event: Any) -> tuple[Route, Gathered] | None:
+    """Where this fact's part of a gathered message goes, if it has one."""
+    found = _GATHERED.get(type(event))
+    if found is None:
+        return None
+    (topic, key, when), gathered = found
+    if when is not None and not when(event):
+        return None
+    return (topic, key(event)), gathered
 
 
 def relays(event: Any) -> tuple[Route, ...]:

@@ -11,7 +11,7 @@ from agents.notification import SERVICE as NOTIFICATION
 from agents.payment import SERVICE as PAYMENT
 from agents.relay import copies
 from agents.risk import SERVICE as RISK
-from agents.transact import Service, Transactor
+from agents.transact import Gathering, Service, Transactor
 from agents.transaction import SERVICE as TRANSACTION
 from agents.user import SERVICE as USER
 from domain.account import OpenAccount
@@ -85,7 +85,10 @@ class Bank:
                 raise
             said, changes = [transactor.dead(source, record.key, record.value, why)], {}
         else:
-            said, changes = transactor.decide(self.rows[name, partition], message, source)
+            gathering = Gathering()
+            rows = self.rows[name, partition]
+            said, changes = transactor.decide(rows, message, source, gathering)
+            said += gathering.said(self.codec.encode)
         for key, row in changes.items():
             if row is None:
                 self.rows[name, partition].pop(key, None)

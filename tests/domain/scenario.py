@@ -21,7 +21,7 @@ from domain.saga import (
 )
 from domain.services import DECIDERS
 from domain.transaction import CancelTransaction, CreateTransaction
-from topics.subscriptions import EVERY, relays, route
+from topics.subscriptions import EVERY, gathers, relays, route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -145,6 +145,9 @@ class Scenario:
             for topic, key in (*route(event), *relays(event)):
                 assert key is EVERY or isinstance(key, str)
                 self.pass_on(topic, event)
+            if (part := gathers(event)) is not None:
+                (topic, _), gathered = part
+                self.pass_on(topic, gathered.message((gathered.part(event),)))
 
     def pass_on(self, topic: str, event: Any) -> None:
         if topic == "rail.inbox":

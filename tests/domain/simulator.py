@@ -63,7 +63,7 @@ from domain.saga import (
 from domain.services import DECIDERS
 from domain.transaction import CancelTransaction, CreateTransaction
 from domain.user import RegisterUser, Role
-from topics.subscriptions import EVERY, relays, route
+from topics.subscriptions import EVERY, Gathered, Route, gathers, relays, route
 
 START_MS = 1_790_000_000_000
 PARTITIONS = 3
@@ -125,6 +125,7 @@ class Bank:
         self.inboxes: dict[tuple[str, int], deque[tuple[Any, int]]] = {p: deque() for p in places}
         self.rail: deque[PaymentRequested | RefundRequested] = deque()
         self.relay: deque[Any] = deque()
+        self.gathering: list[tuple[Route, Gathered, Any]] = []
         self.rows: dict[tuple[str, int], dict[str, Any]] = {place: {} for place in places}
         self.events: dict[tuple[str, int], list[Any]] = {place: [] for place in places}
         self.due: dict[tuple[str, int], set[str]] = {place: set() for place in places}
@@ -178,6 +179,18 @@ class Bank:
                 self.send(service, key, event)
         if relays(event):
             self.relay.append(event)
+        if (part := gathers(event)) is not None:
+            self.gathering.append((*part, part[1].part(event)))
+
+    def gather(self) -> None:
+        """One transaction ends: what its facts say together is said."""
+        together: dict[tuple[str, int, Gathered], list[tuple[str, Any]]] = defaultdict(list)
+        for (topic, key), gathered, part in self.gathering:
+            service = topic.partition(".")[0]
+            together[service, crc32(key.encode()) % PARTITIONS, gathered].append((key, part))
+        self.gathering.clear()
+        for (service, _, gathered), parts in together.items():
+            self.send(service, parts[0][0], gathered.message(tuple(part for _, part in parts)))
 
     def relay_one(self) -> None:
         event = self.relay.popleft()
@@ -252,6 +265,7 @@ class Bank:
             self.stalled = None
             places = [place for place, inbox in self.inboxes.items() if inbox]
         outside = [self.perform_one] * bool(self.rail) + [self.relay_one] * bool(self.relay)
+        outside += [self.gather] * bool(self.gathering)
         if outside and (not places or chance.random() < 0.2):
             chance.choice(outside)()
         elif places:

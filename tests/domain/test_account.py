@@ -15,10 +15,13 @@ from domain.account import (
     AccountOpened,
     AccountUnfrozen,
     CloseAccount,
+    CreditsGathered,
     FreezeAccount,
     LegClosed,
+    LegsClosed,
     OpenAccount,
     ReturnSuspended,
+    SourceLeg,
     UnfreezeAccount,
 )
 from domain.money import BALANCE_LIMIT_MINOR
@@ -253,11 +256,26 @@ def test_a_deposit_is_cancelled_at_its_destination() -> None:
     assert said.reason is Reason.CANCELLED
 
 
-def test_the_leg_closes_when_the_money_arrived() -> None:
+def test_legs_close_when_the_money_arrived() -> None:
     given = after(funded(2_000), approved())
-    done = AccountCredited(order=order(), postings=(), balances=(), at_ms=NOON_MS, steps=())
+    leg = SourceLeg(account_id="ada", transaction_id="t1")
+    stranger = SourceLeg(account_id="ada", transaction_id="never debited")
+    done = CreditsGathered(legs=(leg, stranger))
     (said,) = then(ACCOUNT, given, done)
-    assert said == LegClosed(account_id="ada", transaction_id="t1", at_ms=NOON_MS)
-    given = [*given, said]
-    assert then(ACCOUNT, given, done) == []
+    assert said == LegsClosed(legs=(leg,), at_ms=NOON_MS)
+    alone = LegClosed(account_id="ada", transaction_id="t1", at_ms=NOON_MS)  # as in old logs
+    for closed in (said, alone):
+        assert then(ACCOUNT, [*given, closed], done) == []
+        assert isinstance(then(ACCOUNT, [*given, closed], CLOSE)[0], AccountClosed)
+
+
+def test_legs_of_one_account_close_together() -> None:
+    legs = tuple(SourceLeg(account_id="ada", transaction_id=f"t{n}") for n in range(3))
+    given = funded(6_000)
+    for leg in legs:
+        given = after(given, approved(order(transaction_id=leg.transaction_id)))
+    assert then(ACCOUNT, given, CLOSE)[0].reason is Reason.IN_FLIGHT
+    given = after(given, CreditsGathered(legs=legs[:2]))
+    assert then(ACCOUNT, given, CLOSE)[0].reason is Reason.IN_FLIGHT
+    given = after(given, CreditsGathered(legs=legs))
     assert isinstance(then(ACCOUNT, given, CLOSE)[0], AccountClosed)

@@ -149,8 +149,12 @@ def test_who_hears_a_fact_takes_it_and_who_says_it_says_it() -> None:
     said = {kind for d in DECIDERS.values() for kind in d.events + d.private_events}
     for row in SUBSCRIPTIONS:
         assert row.event in said
+        heard = row.event
+        if row.gathered is not None:
+            heard = type(row.gathered.message(()))
+            assert heard.__name__.encode() == row.gathered.name
         if row.topic.endswith(".inbox") and row.service in DECIDERS:
-            assert row.event in DECIDERS[row.service].messages, row
+            assert heard in DECIDERS[row.service].messages, row
 
 
 def test_every_fact_that_a_service_takes_is_routed_to_it() -> None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from domain.account import CloseAccount, LegState, ReturnSuspended, UnfreezeAccount
+from domain.account import (
+    CloseAccount,
+    LegsClosed,
+    LegState,
+    ReturnSuspended,
+    UnfreezeAccount,
+)
 from domain.payment import RailOutcome
 from domain.risk import AddToBlacklist, BlacklistKind, DecideReview
 from domain.saga import (
@@ -66,8 +72,9 @@ def test_a_transfer(town: Scenario) -> None:
         "AccountDebited",
         "AccountCredited",
         "TransactionCompleted",
-        "LegClosed",
     ]
+    (closed,) = [event for event in town.said if isinstance(event, LegsClosed)]
+    assert [leg.transaction_id for leg in closed.legs] == ["t1"]
     assert steps(town) == [
         ("validate", "accepted"),
         ("risk", "approved"),
