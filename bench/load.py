@@ -164,6 +164,7 @@ class Ends:
             str, float
         ] = {}  # transaction_id -> monotonic seconds of its end as we saw it
         self.kinds: dict[str, str] = {}
+        self._missing: set[str] = set()
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -190,14 +191,15 @@ class Ends:
                 transaction_id = message.key().decode()
                 self.at.setdefault(transaction_id, time.monotonic())
                 self.kinds[transaction_id] = kind.decode()
+                self._missing.discard(transaction_id)
 
     def wait(self, ids: Mapping[str, int] | Iterable[str], timeout_s: float = 300) -> None:
         """Until all of them have ended. Raises TimeoutError."""
         wanted = set(ids)
+        missing = self._missing = wanted - self.at.keys()
         deadline = time.monotonic() + timeout_s
-        while wanted - self.at.keys():
+        while missing:
             if time.monotonic() > deadline:
-                missing = wanted - self.at.keys()
                 raise TimeoutError(
                     f"{len(missing)} of {len(wanted)} transactions have no end: {sorted(missing)[:3]}"
                 )
