@@ -20,7 +20,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from agents.envelope import Input, code, place
-from domain.account import Account
+from domain.account import Account, Leg, LegState
 from domain.decider import Decider, Overlay, apply, handle
 from domain.ledger import CLEARING, sums
 from domain.saga import (
@@ -95,11 +95,20 @@ class Sums:
     ended: Counter[str] = field(default_factory=Counter)
     moved: Counter[tuple[str, str]] = field(default_factory=Counter)  # by transaction and fact
     settles_later: set[str] = field(default_factory=set)  # their end does not wait for the ledger
+    open_legs: set[str] = field(default_factory=set)  # of sources, by row key
 
     def add(self, other: Sums) -> None:
         for name in ("events", "decided", "rows", "unread"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("clearing", "in_clearing", "created", "ended", "moved", "settles_later"):
+        for name in (
+            "clearing",
+            "in_clearing",
+            "created",
+            "ended",
+            "moved",
+            "settles_later",
+            "open_legs",
+        ):
             getattr(self, name).update(getattr(other, name))
 
 
@@ -123,6 +132,9 @@ def walk(evidence: Evidence, transactor: Transactor, total: Sums) -> None:
     inbox.silent(rows, last + 1, evidence.cut)
     total.decided += inbox.count
     total.rows += len(rows)
+    total.open_legs.update(
+        key for key, row in rows.items() if isinstance(row, Leg) and row.state is LegState.DEBITED
+    )
     _compare(evidence, transactor, rows)
 
 
@@ -272,6 +284,8 @@ def across(total: Sums) -> Iterator[Difference]:
         if amount_minor and (idle or ended):
             what = f"{transaction_id} has ended with {amount_minor} {currency} left in clearing"
             yield Difference(where="ledger", what=what)
+    for leg in sorted(total.open_legs) if idle else ():
+        yield Difference(where="account", what=f"nothing is in flight but {leg} is open")
     for currency, amount_minor in total.clearing.items():
         if amount_minor and idle:
             what = f"nothing is in flight but clearing has {amount_minor} {currency}"

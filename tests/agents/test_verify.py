@@ -126,6 +126,17 @@ def test_money_that_stays_in_clearing_is_found() -> None:
     assert all("left in clearing" in each or "clearing has 700" in each for each in found)
 
 
+def test_a_leg_that_nobody_closes_is_found() -> None:
+    """What the credits of one transaction say together was never said."""
+    bank = bank_with_money()
+    write, key = bank.write, b"gathered"
+    bank.write = lambda topic, to, *rest: None if to == key else write(topic, to, *rest)  # type: ignore[method-assign,assignment,return-value]
+    bank.command("transaction", "T1", order("T1", "A-ann", "A-bob", 700))
+    bank.run()
+    (found,) = bank.differences()
+    assert "leg/T1/source is open" in str(found)
+
+
 def test_two_ends_of_a_transaction_are_found() -> None:
     bank = busy_bank()
     (partition, log) = next(
