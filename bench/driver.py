@@ -22,7 +22,8 @@ import uuid
 from pathlib import Path
 
 from bench.work import Topics, create, fill, output_rate
-from deploy.local.kafka import STEADY, Kafka, local_directory
+from deploy.local.kafka import STEADY, Kafka
+from deploy.local.places import local_directory
 
 QUIX = "quixstreams==3.28.0"
 STAMPED = {"message.timestamp.type": "LogAppendTime"}

@@ -2,6 +2,8 @@
 
 processes.py   a child process and its pid file: never touch what we did not start
 kafka.py       Apache Kafka of one node or three
+server.py      a store: mariadb.py, redis.py and mongo.py, a stand-in for MongoDB
+debian.py      their programs; maven.py: jars, of Kafka and of the stand-in
 rail.py        the external payment rail of development
 places.py      the files under .local/
 parts.py       a child that is kept running

@@ -17,9 +17,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from deploy.local.kafka import ROOT, local_directory, prepare
+from deploy.local.kafka import prepare
 from deploy.local.parts import answers
-from deploy.local.places import Places
+from deploy.local.places import ROOT, Places, local_directory
 from deploy.local.processes import (
     Identity,
     StackError,

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from deploy.local.kafka import ROOT, local_directory
-from deploy.local.places import Places
+from deploy.local.places import ROOT, Places, local_directory
 from deploy.local.processes import StackError, recorded, say
 
 if TYPE_CHECKING:

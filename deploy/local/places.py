@@ -14,8 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from settings import LOCAL
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def local_directory() -> Path:
+    """Where everything of the local stack lives: STREAMBANK_LOCAL, else `.local` of this tree."""
+    return Path(os.environ.get(LOCAL) or ROOT / ".local").resolve()
 
 
 @dataclass(frozen=True, slots=True)

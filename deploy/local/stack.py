@@ -17,9 +17,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from deploy.local.kafka import HOST, ROOT, Kafka, prepare
+from deploy.local.kafka import HOST, Kafka, prepare
 from deploy.local.parts import Part, ended
-from deploy.local.places import Places, made_once, write_private
+from deploy.local.places import ROOT, Places, made_once, write_private
 from deploy.local.processes import (
     Child,
     StackError,

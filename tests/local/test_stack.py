@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.local.kafka import ROOT, brokers, local_directory, prepare
+from deploy.local.kafka import brokers, prepare
 from deploy.local.parts import Part, answers
-from deploy.local.places import Places
+from deploy.local.places import ROOT, Places, local_directory
 from deploy.local.processes import (
     Child,
     Identity,

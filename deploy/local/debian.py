@@ -1,0 +1,102 @@
+"""Programs out of Debian packages, unpacked under `.local/stores/debian`: no root, no service.
+
+Fetched once, with what they need that this machine has not installed. A program that the machine
+has installed itself is used from there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.local.places import local_directory
+from deploy.local.processes import StackError, locked, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PACKAGES = {"mariadb-server-core": "usr/sbin/mariadbd", "redis-server": "usr/bin/redis-server"}
+FETCHING = "apt-get fetches MariaDB and Redis"
+WITHOUT = "install MariaDB 10.11 and Redis 7, or set STREAMBANK_LOCAL_STORES=none"
+
+
+class Debian:
+    """The unpacked packages under `root`, over what the machine has installed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, name: str) -> Path:
+        """Where the file `usr/…` lies."""
+        unpacked = self.root / name
+        return unpacked if unpacked.exists() else Path("/") / name
+
+    def environment(self) -> dict[str, str]:
+        """Ours, with the unpacked libraries."""
+        libraries = [str(path) for path in self.root.glob("usr/lib/*-linux-gnu*")]
+        given = os.environ.get("LD_LIBRARY_PATH")
+        joined = ":".join([*libraries, given] if given else libraries)
+        return {**os.environ, "LD_LIBRARY_PATH": joined} if joined else dict(os.environ)
+
+    @property
+    def version(self) -> str:
+        """Changes with the packages, those that the machine has installed too."""
+        programs = [self.path(name).resolve() for name in PACKAGES.values()]
+        return "".join(f"{program} {program.stat().st_size}\n" for program in programs)
+
+
+def prepare() -> Debian:
+    """Fetch what is missing, once, alone among processes. Raises StackError."""
+    home = (local_directory() / "stores" / "debian").resolve()
+    debian = Debian(home / "root")
+    with locked(home / "lock"):
+        if not all(debian.path(name).exists() for name in PACKAGES.values()):
+            _fetch(home, debian.root)
+    return debian
+
+
+def _fetch(home: Path, root: Path) -> None:
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise StackError(f"{FETCHING}, and this machine has none: {WITHOUT}")
+    say("fetching MariaDB and Redis from Debian (9 MB and the list of packages, once) …")
+    archives, fresh = home / "archives", home / "root.part"
+    for directory in (archives, fresh):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+    (home / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    _apt(home, "update")  # into a place of our own; a source that is away may not be needed
+    planned = _apt(home, "--simulate", "--no-install-recommends", "install", *PACKAGES)
+    names = re.findall(r"^Inst (\S+)", planned.stdout, re.MULTILINE)
+    done = _apt(home, "download", *names, into=archives) if names else planned
+    if done.returncode or not names:
+        raise StackError(
+            f"MariaDB and Redis could not be fetched: {WITHOUT}\n{done.stderr[-2000:]}"
+        )
+    for archive in sorted(archives.glob("*.deb")):
+        subprocess.run(["dpkg-deb", "--extract", str(archive), str(fresh)], check=True)
+    shutil.rmtree(root, ignore_errors=True)
+    fresh.rename(root)
+    shutil.rmtree(archives)
+
+
+def _apt(home: Path, *arguments: str, into: Path | None = None) -> subprocess.CompletedProcess[str]:
+    options: Sequence[str] = (
+        f"Dir::State::Lists={home}/lists",
+        f"Dir::Cache={home}",
+        f"Dir::Cache::Archives={home}/archives",
+        f"APT::Sandbox::User={Path(home).owner()}",
+        "Acquire::Languages=none",
+    )
+    command = ["apt-get", "-q", *(f"-o{option}" for option in options), *arguments]
+    return subprocess.run(
+        command,
+        cwd=into,
+        env={**os.environ, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
