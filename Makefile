@@ -16,7 +16,7 @@ CHECKED := domain topics schemas streaming agents gateway resilience stores proo
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-setup: .venv/locked ## install what Python needs (.venv) and fetch Kafka (.local/kafka)
+setup: .venv/locked ## install what Python needs (.venv), fetch Kafka and the stores (.local)
 	@$(PYTHON) -m deploy.local fetch
 
 .venv/locked: pyproject.toml uv.lock
@@ -46,7 +46,7 @@ wipe: .venv/locked ## remove all data, secrets and logs of the stopped system
 demo: setup ## a scenario over HTTP, on the running system or one started for it
 	@exec $(PYTHON) -m deploy.local.demo
 
-test: setup ## all tests on a real Kafka
+test: setup ## all tests on a real Kafka and real stores
 	@exec $(PYTHON) -m pytest -m "not long" -n $(JOBS) --dist loadfile --max-worker-restart 0 $(TESTS)
 
 check: .venv/locked ## format, lint, types, house rules, pure tests: no broker

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 PREFIX = "STREAMBANK_"
 LOCAL = "STREAMBANK_LOCAL"  # the directory of the local stack; not a setting of any service
 PRODUCTION_SECRET_LENGTH = 32
+STORE_URLS = {
+    "mongodb_url": (r"mongodb(\+srv)?://[^/]+/[^/?]+(\?.*)?", "mongodb://host:port/database"),
+    "mysql_url": (
+        r"mysql://[^:@/]+(:[^@/]*)?@[^:@/]+(:\d{1,5})?/[^/?]+",
+        "mysql://user:password@host:port/database",
+    ),
+    "redis_url": (r"rediss?://\S+", "redis://host:port/0"),
+}
 
 
 class BadSetting(Exception):
@@ -132,9 +140,29 @@ class Settings:
 
     rail_url: str = _setting("http://127.0.0.1:3012", "the external payment rail")
 
+    mongodb_url: str = _setting(
+        "", "read models in MongoDB: `mongodb://…/database`; empty: there are none", secret=True
+    )
+    mysql_url: str = _setting(
+        "",
+        "read models in MySQL or MariaDB: `mysql://user:password@host:port/database`; "
+        "empty: there are none",
+        secret=True,
+    )
+    redis_url: str = _setting(
+        "",
+        "cache of reads in Redis: `redis://…` or `rediss://…`; empty: there is none",
+        secret=True,
+    )
+
     kafka_port: int = _setting(9092, "local stack: its Kafka's port")
     kafka_heap_mb: int = _setting(256, "local stack: its Kafka's heap")
     rail_port: int = _setting(3012, "local stack: its payment rail's port")
+    local_stores: str = _setting(
+        "all",
+        "local stack: starts those stores whose URL is not set",
+        choices=("all", "none"),
+    )
 
     def __post_init__(self) -> None:
         for check in CHECKS:
@@ -303,6 +331,16 @@ def _names_are_given(settings: Settings) -> None:
         )
 
 
+def _stores_are_urls(settings: Settings) -> None:
+    """The values are not shown: they hold passwords."""
+    for name, (pattern, form) in STORE_URLS.items():
+        url = getattr(settings, name)
+        if url and not re.fullmatch(pattern, url):
+            raise BadSetting(
+                f"{PREFIX}{name.upper()} cannot be read; set it to {form}, or leave it empty"
+            )
+
+
 def _limits_can_be_read(settings: Settings) -> None:
     settings.route_limits  # noqa: B018 - raises BadSetting
 
@@ -365,6 +403,7 @@ CHECKS: tuple[Callable[[Settings], None], ...] = (
     _choices_are_kept,
     _numbers_are_possible,
     _names_are_given,
+    _stores_are_urls,
     _time_outs_fit,
     _sasl_is_complete,
     _files_are_there,

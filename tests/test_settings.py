@@ -61,6 +61,41 @@ def test_a_running_local_stack_stands_in_for_the_defaults(tmp_path: Path) -> Non
     assert (settings.partitions, settings.prefix) == (5, "x-")
 
 
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("mysql_url", "mysql://bank:p%40ss@db:3307/bank"),
+        ("mysql_url", "mysql://bank:@db/bank"),
+        ("mongodb_url", "mongodb://a:1,b:2/bank?replicaSet=rs0"),
+        ("mongodb_url", "mongodb+srv://bank:secret@cluster.example/bank"),
+        ("redis_url", "rediss://:secret@cache:6379/0"),
+        ("redis_url", ""),
+    ],
+)
+def test_a_store_is_a_url(name: str, url: str) -> None:
+    assert getattr(load(**{name: url}), name) == url
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("mysql_url", "mysql://bank:secret@db:3307"),
+        ("mysql_url", "mysql://bank:secret@db:port/bank"),
+        ("mysql_url", "postgres://bank:secret@db/bank"),
+        ("mongodb_url", "mongodb://bank:secret@a:1"),
+        ("redis_url", "secret@cache"),
+    ],
+)
+def test_a_bad_url_of_a_store_is_one_sentence_without_its_password(name: str, url: str) -> None:
+    with pytest.raises(BadSetting, match=f"STREAMBANK_{name.upper()} cannot be read") as refused:
+        load(**{name: url})
+    assert "secret" not in str(refused.value)
+
+
+def test_urls_of_stores_are_not_shown() -> None:
+    assert "secret" not in repr(load(mysql_url="mysql://bank:secret@db/bank"))
+
+
 def test_sasl_and_tls_reach_the_clients(tmp_path: Path) -> None:
     ca = tmp_path / "ca.pem"
     ca.write_text("x")

@@ -17,7 +17,6 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from deploy.local.kafka import prepare
 from deploy.local.parts import answers
 from deploy.local.places import ROOT, Places, local_directory
 from deploy.local.processes import (
@@ -29,13 +28,13 @@ from deploy.local.processes import (
     send,
     wait_gone,
 )
-from deploy.local.stack import STOP_S, end_leftovers, show, supervise
-from settings import LOCAL, BadSetting
+from deploy.local.stack import STOP_S, STORES, end_leftovers, fetch, show, store_pid, supervise
+from settings import LOCAL, BadSetting, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-UP_S = 600.0  # a first start fetches Kafka
+UP_S = 600.0  # a first start fetches Kafka and the stores
 
 
 def up(places: Places, pipeline: str) -> bool:
@@ -110,13 +109,15 @@ def status(places: Places) -> bool:
         return False
     names = ("rail", "worker", "gateway")
     found = {name: recorded(places.run / f"{name}.pid") for name in names}
+    state = json.loads(places.state.read_text()) if places.state.exists() else {}
+    stores = [kind.name for kind in STORES.values() if kind.name in state]
+    found = {name: recorded(store_pid(places, name)) for name in stores} | found
     found = {"kafka": recorded(places.data / "kafka" / "kafka-1.pid"), **found}
     for name, process in found.items():
         print(f"  {name:8} {f'runs, pid {process.pid}' if process else 'does not run'}")
-    if not places.state.exists():
+    if not state:
         print("starting or stopping")
         return False
-    state = json.loads(places.state.read_text())
     show(state)
     urls = (f"{state['worker']}/readiness", f"{state['gateway']}/readiness")
     return all(found.values()) and all(answers(url) for url in urls)
@@ -164,7 +165,7 @@ def act(action: str, places: Places, pipeline: str) -> int:
         case "wipe":
             wipe(places)
         case "fetch":
-            prepare()
+            fetch(Settings.load())
         case "status":
             return 0 if status(places) else 1
     return 0

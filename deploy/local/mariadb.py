@@ -60,6 +60,10 @@ class MariaDB(Server):
 
     name = "mariadb"
 
+    @classmethod
+    def fetch(cls) -> None:
+        template(prepare())
+
     @property
     def url(self) -> str:
         return f"mysql://{NAME}:{quote(self.password, safe='')}@{HOST}:{self.port}/{NAME}"

@@ -48,6 +48,10 @@ class Mongo(Server):
 
     name = "mongo"
 
+    @classmethod
+    def fetch(cls) -> None:
+        prepare()
+
     @property
     def url(self) -> str:
         return f"mongodb://{HOST}:{self.port}/{NAME}?directConnection=true"

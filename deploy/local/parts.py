@@ -12,6 +12,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from deploy.local.processes import Child
@@ -23,10 +24,10 @@ LONGEST_PAUSE_S = 30.0
 
 @dataclass
 class Part:
-    """A child that is kept running. `url` answers 200 when it is ready."""
+    """A child that is kept running, and the question whether it is ready."""
 
     child: Child
-    url: str
+    answers: Callable[[], bool]
     started_s: float = 0.0
     ended_young: int = 0  # times in a row
     due_s: float | None = None  # when it is started again; None while it runs
@@ -42,7 +43,7 @@ class Part:
         self.due_s = None
 
     def ready(self) -> bool:
-        return self.child.running and answers(self.url)
+        return self.child.running and self.answers()
 
     def died(self, now_s: float) -> float:
         """Note its end; seconds until it is to be started again.

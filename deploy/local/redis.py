@@ -37,6 +37,10 @@ class Redis(Server):
 
     name = "redis"
 
+    @classmethod
+    def fetch(cls) -> None:
+        prepare()
+
     @property
     def url(self) -> str:
         return f"redis://:{quote(self.password, safe='')}@{HOST}:{self.port}/0"

@@ -53,6 +53,11 @@ class Server(ABC):
         self.password = password or secrets.token_hex(16)
         self.child = Child(self.name, [], self.directory, orphaned=orphaned)
 
+    @classmethod
+    @abstractmethod
+    def fetch(cls) -> None:
+        """Have its program on this machine, ready to be started. Raises StackError."""
+
     @property
     @abstractmethod
     def url(self) -> str:
@@ -79,12 +84,13 @@ class Server(ABC):
     def start(self) -> Self:
         """Start it when it does not run, and wait until it answers."""
         if not self.running:
-            self.launch()
+            self.prepare()
+            self.child.start()
         self.wait_ready()
         return self
 
-    def launch(self) -> None:
-        """Start it and do not wait."""
+    def prepare(self) -> None:
+        """All that comes before its `child` can start: no leftover, a free port, its files."""
         left = self.child.leftover()
         if left:
             say(f"stopping {self.name} (pid {left.pid}), left over from a crashed run")
@@ -96,7 +102,6 @@ class Server(ABC):
             )
         self.directory.mkdir(parents=True, exist_ok=True)
         self.child.command, self.child.environment = self._prepared()
-        self.child.start()
 
     def wait_ready(self, timeout_s: float = READY_S) -> None:
         until_s = time.monotonic() + timeout_s

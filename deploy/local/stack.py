@@ -1,4 +1,4 @@
-"""The whole system on this machine: Kafka, the payment rail, a worker and the gateway.
+"""The whole system on this machine: Kafka, the stores, the payment rail, a worker and the gateway.
 
 One supervisor starts the parts in the order of their needs, stops them in the other, and starts one
 that dies again.
@@ -15,10 +15,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deploy.local.kafka import HOST, Kafka, prepare
-from deploy.local.parts import Part, ended
+from deploy.local.mariadb import MariaDB
+from deploy.local.mongo import Mongo
+from deploy.local.parts import Part, answers, ended
 from deploy.local.places import ROOT, Places, made_once, write_private
 from deploy.local.processes import (
     Child,
@@ -29,15 +32,24 @@ from deploy.local.processes import (
     recorded,
     say,
 )
+from deploy.local.redis import Redis
 from settings import LOCAL, PREFIX, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from deploy.local.server import Server
 
 READY_S = 180.0
 STOP_S = 20.0
 WATCH_S = 0.1
 START_TRIES = 3
+STORES: Mapping[str, type[Server]] = {
+    "mysql_url": MariaDB,
+    "redis_url": Redis,
+    "mongodb_url": Mongo,
+}
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -63,18 +75,31 @@ class Stack:
                 "internal_token": secrets.token_hex(32),
             },
         )
-        rail = f"http://{HOST}:{self.settings.rail_port}"
+        self.stores = {
+            name: kind(self.places.data / kind.name) for name, kind in wanted(self.settings).items()
+        }
         command = [sys.executable, "-m", "deploy.local.rail", "--port"]
         command += [str(self.settings.rail_port), "--file", str(self.places.data / "rail.jsonl")]
-        ops = f"http://{reachable(self.settings.ops_host)}:{self.settings.ops_port}"
-        self.rail = Part(self._child("rail", command), f"{rail}/health")
+        self.rail = Part(self._child("rail", command), partial(answers, f"{self.rail_url}/health"))
         self.worker = Part(
-            self._child("worker", self._command("worker", "all")), f"{ops}/readiness"
+            self._child("worker", self._command("worker", "all")),
+            partial(answers, f"{self.worker_url}/readiness"),
         )
         self.gateway = Part(
-            self._child("gateway", self._command("gateway")), f"{self.gateway_url}/readiness"
+            self._child("gateway", self._command("gateway")),
+            partial(answers, f"{self.gateway_url}/readiness"),
         )
-        self.parts = [self.rail, self.worker, self.gateway]
+        stores = [Part(store.child, store.answers) for store in self.stores.values()]
+        self.needed = [*stores, self.rail]  # by worker and gateway
+        self.parts = [*self.needed, self.worker, self.gateway]
+
+    @property
+    def rail_url(self) -> str:
+        return f"http://{HOST}:{self.settings.rail_port}"
+
+    @property
+    def worker_url(self) -> str:
+        return f"http://{reachable(self.settings.ops_host)}:{self.settings.ops_port}"
 
     @property
     def gateway_url(self) -> str:
@@ -101,9 +126,10 @@ class Stack:
         }
         found = {
             "kafka_bootstrap": self.kafka.bootstrap,
-            "rail_url": f"http://{HOST}:{self.settings.rail_port}",
+            "rail_url": self.rail_url,
             "gateway_port": str(self.settings.gateway_port),
             "ops_port": str(self.settings.ops_port),
+            **{name: store.url for name, store in self.stores.items()},
         }
         for name, made in defaults.items():
             chosen = getattr(self.settings, name)
@@ -128,13 +154,18 @@ class Stack:
         end_leftovers(self.places)
         prepare()
         self._ports_are_free()
-        self.rail.start()
+        for store in self.stores.values():
+            store.prepare()
+        for part in self.needed:
+            part.start()
         self.kafka.start()
         self._say(f"Kafka is ready at {self.kafka.bootstrap}")
+        for part in self.needed:
+            self._until_ready(part)
         self.run_pipeline("topics", "apply")
-        self.worker.start()
-        self.gateway.start()
-        for part in self.parts:
+        for part in (self.worker, self.gateway):
+            part.start()
+        for part in (self.worker, self.gateway):
             self._until_ready(part)
         self._first_admin()
         write_private(
@@ -254,11 +285,26 @@ class Stack:
             "gateway": self.gateway_url,
             "docs": f"{self.gateway_url}/docs",
             "kafka": self.kafka.bootstrap,
-            "worker": self.worker.url.removesuffix("/readiness"),
-            "rail": self.rail.url.removesuffix("/health"),
+            **{store.name: f"{HOST}:{store.port}" for store in self.stores.values()},
+            "worker": self.worker_url,
+            "rail": self.rail_url,
             "admin": str(self.places.admin),
             "logs": str(self.places.run),
         }
+
+
+def wanted(settings: Settings) -> dict[str, type[Server]]:
+    """The stores that the stack starts, by the setting of their URL: not one of the user's own."""
+    if settings.local_stores == "none":
+        return {}
+    return {name: kind for name, kind in STORES.items() if not getattr(settings, name)}
+
+
+def fetch(settings: Settings) -> None:
+    """Have everything that a start needs. Raises StackError."""
+    prepare()
+    for kind in wanted(settings).values():
+        kind.fetch()
 
 
 def kafka_port(settings: Settings) -> int:
@@ -286,12 +332,18 @@ def reachable(host: str) -> str:
 def end_leftovers(places: Places) -> None:
     """Stop what a crashed supervisor left running, those first that need the others."""
     pid_files = [places.run / f"{name}.pid" for name in ("gateway", "worker", "rail")]
+    pid_files += [store_pid(places, kind.name) for kind in STORES.values()]
     for pid_file in [*pid_files, *sorted((places.data / "kafka").glob("*.pid"))]:
         left = recorded(pid_file)
         if left is not None:
             say(f"stopping {pid_file.stem} (pid {left.pid}), left over from a crashed run")
             end(left, STOP_S)
         pid_file.unlink(missing_ok=True)
+
+
+def store_pid(places: Places, name: str) -> Path:
+    """The pid file of a store."""
+    return places.data / name / f"{name}.pid"
 
 
 def supervise(places: Places, pipeline: str) -> None:

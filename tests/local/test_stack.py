@@ -1,6 +1,6 @@
 """The supervisor: up, down, run; what dies comes back; what a crash left is cleared away.
 
-Kafka and the rail are the real ones; behind `pipeline.py` stands `stand_in/pipeline.py`.
+Kafka, the stores and the rail are the real ones; behind `pipeline.py` stands `stand_in/pipeline.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -32,15 +33,18 @@ from deploy.local.processes import (
     identify,
     recorded,
 )
-from deploy.local.stack import kafka_port
+from deploy.local.stack import kafka_port, wanted
 from settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+FETCHED = {"kafka", "stores"}
 STAND_IN = ROOT / "tests" / "local" / "stand_in" / "pipeline.py"
 PORTS = ("KAFKA_PORT", "RAIL_PORT", "OPS_PORT", "GATEWAY_PORT")
 PARTS = ("rail", "worker", "gateway")
+NO_FILE = Path("/nonexistent")
+STORES = ("mariadb", "redis", "mongo")
 
 
 @dataclass
@@ -49,6 +53,7 @@ class Local:
 
     places: Places
     ports: dict[str, int]
+    stores: str = "none"  # most of what is tested here is no matter of theirs
     running: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
@@ -59,6 +64,7 @@ class Local:
             **kept,
             **ports,
             "STREAMBANK_LOCAL": str(self.places.local),
+            "STREAMBANK_LOCAL_STORES": self.stores,
             "STAND_IN_TRACE": str(self.trace_file),
         }
 
@@ -91,10 +97,12 @@ class Local:
     def part(self, name: str) -> Identity | None:
         if name == "kafka":
             return recorded(self.places.data / "kafka" / "kafka-1.pid")
+        if name in STORES:
+            return recorded(self.places.data / name / f"{name}.pid")
         return recorded(self.places.run / f"{name}.pid")
 
     def everything(self) -> list[Identity]:
-        found = [recorded(self.places.pid), *(self.part(n) for n in ("kafka", *PARTS))]
+        found = [recorded(self.places.pid), *(self.part(n) for n in ("kafka", *STORES, *PARTS))]
         return [identity for identity in found if identity is not None]
 
     def ready(self, port: str) -> bool:
@@ -111,6 +119,7 @@ def local(tmp_path: Path) -> Iterator[Local]:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     """One that is up for all tests that leave it so."""
     with local_under(tmp_path_factory.mktemp("running")) as local:
+        local.stores = "all"
         code, said = local.do("up")
         assert code == 0, said
         yield local
@@ -119,7 +128,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
 @contextmanager
 def local_under(directory: Path) -> Iterator[Local]:
     prepare()
-    (directory / "kafka").symlink_to(local_directory() / "kafka")
+    (local_directory() / "stores").mkdir(exist_ok=True)
+    for fetched in FETCHED:
+        (directory / fetched).symlink_to(local_directory() / fetched)
     local = Local(Places(directory), dict(zip(PORTS, free_ports(len(PORTS)), strict=True)))
     try:
         yield local
@@ -140,7 +151,7 @@ def until(fact: Callable[[], object]) -> None:
 
 def test_commands_in_the_tree_find_the_running_system(running: Local) -> None:
     given = {"STREAMBANK_LOCAL": str(running.places.local)}
-    settings = Settings.load(given, Path("/nonexistent"))
+    settings = Settings.load(given, NO_FILE)
     assert settings.kafka_bootstrap == f"127.0.0.1:{running.ports['KAFKA_PORT']}"
     assert settings.gateway_port == running.ports["GATEWAY_PORT"]
     assert len(settings.jwt_secret) == 64
@@ -177,6 +188,44 @@ def test_a_killed_broker_comes_back(running: Local) -> None:
     until(lambda: brokers("127.0.0.1", running.ports["KAFKA_PORT"]))
 
 
+@pytest.mark.parametrize("store", STORES)
+def test_a_killed_store_comes_back_where_it_was(running: Local, store: str) -> None:
+    settings = Settings.load({"STREAMBANK_LOCAL": str(running.places.local)}, NO_FILE)
+    killed = running.part(store)
+    assert killed is not None
+    again = f"the {store} is ready again"
+    os.kill(killed.pid, signal.SIGKILL)
+    until(lambda: again in running.places.log.read_text())
+    assert running.part(store) not in (None, killed)
+    urls = {
+        "mariadb": settings.mysql_url,
+        "redis": settings.redis_url,
+        "mongo": settings.mongodb_url,
+    }
+    with socket.create_connection(("127.0.0.1", urlsplit(urls[store]).port)):
+        pass
+
+
+def test_workers_and_gateway_are_told_where_the_stores_are(running: Local) -> None:
+    settings = Settings.load({"STREAMBANK_LOCAL": str(running.places.local)}, NO_FILE)
+    for part in ("worker", "gateway"):
+        identity = running.part(part)
+        assert identity is not None
+        told = Path(f"/proc/{identity.pid}/environ").read_text().split("\0")
+        assert f"STREAMBANK_MYSQL_URL={settings.mysql_url}" in told
+        assert f"STREAMBANK_REDIS_URL={settings.redis_url}" in told
+        assert f"STREAMBANK_MONGODB_URL={settings.mongodb_url}" in told
+    passwords = [urlsplit(url).password for url in (settings.mysql_url, settings.redis_url)]
+    for file in running.places.run.iterdir():
+        assert not any(password in file.read_text() for password in passwords if password)
+
+
+def test_a_store_of_the_user_is_not_started_again() -> None:
+    assert wanted(Settings()).keys() == {"mysql_url", "redis_url", "mongodb_url"}
+    assert wanted(Settings(redis_url="redis://cache")).keys() == {"mysql_url", "mongodb_url"}
+    assert wanted(Settings(local_stores="none")) == {}
+
+
 def test_a_second_one_is_refused_and_up_says_where_the_first_is(running: Local) -> None:
     ran = running.everything()
     code, said = running.do("run")
@@ -190,14 +239,17 @@ def test_a_second_one_is_refused_and_up_says_where_the_first_is(running: Local) 
 
 
 def test_up_down_up_and_wipe(local: Local) -> None:
+    local.stores = "all"
     code, said = local.do("up")
     assert code == 0, said
     assert local.ready("OPS_PORT")
     assert local.ready("GATEWAY_PORT")
     assert f"http://127.0.0.1:{local.ports['GATEWAY_PORT']}" in said
-    assert local.do("status")[0] == 0
+    code, shown = local.do("status")
+    assert code == 0
+    assert all(f"{store:8} runs, pid" in shown for store in STORES)
     ran = local.everything()
-    assert len(ran) == 5
+    assert len(ran) == 8
     admin = json.loads(local.places.admin.read_text())
     assert set(admin) == {"email", "password"}
     assert len(admin["password"]) >= 16
@@ -219,7 +271,7 @@ def test_up_down_up_and_wipe(local: Local) -> None:
     assert local.do("down")[0] == 0
     assert (local.places.data / "kafka" / "data-1").is_dir()
     assert local.do("wipe")[0] == 0
-    assert {path.name for path in local.places.local.iterdir()} == {"kafka", "trace"}
+    assert {path.name for path in local.places.local.iterdir()} == {*FETCHED, "trace"}
     assert (local.places.local / "kafka" / "libs").is_dir()
 
 
@@ -272,6 +324,7 @@ def test_a_bad_setting_is_one_sentence(local: Local) -> None:
 
 def test_what_a_killed_supervisor_left_is_cleared_away(local: Local) -> None:
     """The parts are frozen first, so that they cannot follow their supervisor by themselves."""
+    local.stores = "all"
     local.do("up")
     before = local.everything()
     supervisor, *parts = before
@@ -287,6 +340,7 @@ def test_what_a_killed_supervisor_left_is_cleared_away(local: Local) -> None:
 
 
 def test_parts_end_with_a_killed_supervisor(local: Local) -> None:
+    local.stores = "all"
     local.do("up")
     supervisor, *parts = local.everything()
     os.kill(supervisor.pid, signal.SIGKILL)
@@ -320,7 +374,7 @@ def test_another_broker_is_refused(bootstrap: str) -> None:
 
 
 def part_that_ended(code: int, tmp_path: Path) -> Part:
-    part = Part(Child("part", [sys.executable, "-c", f"exit({code})"], tmp_path), "")
+    part = Part(Child("part", [sys.executable, "-c", f"exit({code})"], tmp_path), lambda: True)
     part.start()
     until(lambda: not part.child.running)
     return part
@@ -334,7 +388,7 @@ def test_one_that_ends_itself_young_is_started_later_and_later(tmp_path: Path) -
 
 
 def test_one_that_is_killed_is_started_at_once_each_time(tmp_path: Path) -> None:
-    part = Part(Child("part", ["sleep", "1000"], tmp_path), "")
+    part = Part(Child("part", ["sleep", "1000"], tmp_path), lambda: True)
     part.start()
     part.child.signal(signal.SIGKILL)
     until(lambda: not part.child.running)
