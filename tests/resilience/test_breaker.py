@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from resilience.breaker import Breaker, Limits, Rejected, State
-from resilience.retry import CAP_S, pause_s
 
 
 def breaker(least_calls: int = 10) -> Breaker:
@@ -80,10 +79,3 @@ def test_an_abandoned_probe_gives_its_place_back() -> None:
     calls(rail, "-" * 10, 0.0)
     rail.abandoned(rail.admit(30.0))
     rail.admit(30.0)
-
-
-def test_pauses_double_with_ten_percent_either_way_and_a_cap() -> None:
-    assert [pause_s(n, 0.5) for n in (1, 2, 3)] == [0.1, 0.2, 0.4]
-    assert pause_s(1, 0.0) == pytest.approx(0.09)
-    assert pause_s(1, 1.0) == pytest.approx(0.11)
-    assert pause_s(20, 1.0) == CAP_S
