@@ -69,7 +69,8 @@ async def write(server: Server, first: int, last: int) -> None:
     match server:
         case MariaDB():
             async with mysql(server.url) as cursor:
-                await cursor.execute("CREATE TABLE IF NOT EXISTS t (n INT PRIMARY KEY)")
+                if not await cursor.execute("SHOW TABLES LIKE 't'"):
+                    await cursor.execute("CREATE TABLE t (n INT PRIMARY KEY)")
                 for n in range(first, last):
                     await cursor.execute("INSERT INTO t VALUES (%s)", (n,))
                     await cursor.connection.commit()
@@ -275,6 +276,20 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path, kind: type[Server]) -> Non
     with socket.create_server(("127.0.0.1", port)), pytest.raises(StackError) as refused:
         kind(tmp_path, port).start()
     assert str(refused.value).startswith(f"port {port} of {kind.name} is in use by another process")
+
+
+@pytest.mark.skipif(Path("/usr/sbin/mariadbd").exists(), reason="MariaDB is installed")
+def test_a_machine_without_packages_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMBANK_LOCAL", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StackError) as refused:
+        MariaDB.fetch()
+    assert str(refused.value) == (
+        "apt-get fetches MariaDB and Redis, and this machine has none: install MariaDB 10.11 and "
+        "Redis 7, or set STREAMBANK_LOCAL_STORES=none"
+    )
 
 
 CRASHES = """
