@@ -6,6 +6,7 @@ has installed itself is used from there.
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import shutil
@@ -63,38 +64,38 @@ def _fetch(home: Path, root: Path) -> None:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise StackError(f"{FETCHING}, and this machine has none: {WITHOUT}")
     say("fetching MariaDB and Redis from Debian (9 MB and the list of packages, once) …")
-    archives, fresh = home / "archives", home / "root.part"
-    for directory in (archives, fresh):
+    apt, fresh = home / "apt", home / "root.part"
+    for directory in (apt, fresh):
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
-    (home / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-    _apt(home, "update")  # into a place of our own; a source that is away may not be needed
-    planned = _apt(home, "--simulate", "--no-install-recommends", "install", *PACKAGES)
+    (apt / "lists" / "partial").mkdir(parents=True)
+    _apt(apt, "update")  # into a place of our own; a source that is away may not be needed
+    planned = _apt(apt, "--simulate", "--no-install-recommends", "install", *PACKAGES)
     names = re.findall(r"^Inst (\S+)", planned.stdout, re.MULTILINE)
-    done = _apt(home, "download", *names, into=archives) if names else planned
+    done = _apt(apt, "download", *names) if names else planned
     if done.returncode or not names:
         raise StackError(
             f"MariaDB and Redis could not be fetched: {WITHOUT}\n{done.stderr[-2000:]}"
         )
-    for archive in sorted(archives.glob("*.deb")):
+    for archive in sorted(apt.glob("*.deb")):
         subprocess.run(["dpkg-deb", "--extract", str(archive), str(fresh)], check=True)
     shutil.rmtree(root, ignore_errors=True)
     fresh.rename(root)
-    shutil.rmtree(archives)
+    shutil.rmtree(apt)
 
 
-def _apt(home: Path, *arguments: str, into: Path | None = None) -> subprocess.CompletedProcess[str]:
+def _apt(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run in `home` and with its lists there, as whoever we are."""
     options: Sequence[str] = (
         f"Dir::State::Lists={home}/lists",
         f"Dir::Cache={home}",
-        f"Dir::Cache::Archives={home}/archives",
-        f"APT::Sandbox::User={Path(home).owner()}",
+        f"Dir::Cache::Archives={home}",
+        f"APT::Sandbox::User={getpass.getuser()}",
         "Acquire::Languages=none",
     )
-    command = ["apt-get", "-q", *(f"-o{option}" for option in options), *arguments]
     return subprocess.run(
-        command,
-        cwd=into,
+        ["apt-get", "-q", *(f"-o{option}" for option in options), *arguments],
+        cwd=home,
         env={**os.environ, "LC_ALL": "C"},
         capture_output=True,
         text=True,
