@@ -62,11 +62,13 @@ class MemoryStore:
         next_offset: int,
         as_of_s: float,
     ) -> None:
-        new = dict(changes)  # the last word of each key, as the log's order says
-        deleted = [key for key, value in new.items() if value is None]
-        self.data.update(new)  # type: ignore[arg-type]  # without the deleted ones, in a moment
-        for key in deleted:
-            del self.data[key]
+        changes = list(changes)
+        self.data.update(changes)  # type: ignore[arg-type]  # without the deleted ones, in a moment
+        for key, value in changes:
+            if (
+                value is None and self.data.get(key, b"") is None
+            ):  # its last word, in the log's order
+                del self.data[key]
         if position is not None:
             self.position = position
         self.next_offset, self.as_of_s = next_offset, as_of_s
