@@ -103,7 +103,7 @@ class Stream(faust.Stream[Any]):
         """
         self._finalized = self.reading = True
         await self.maybe_start()
-        decode = self.channel.value_of
+        loads = self.channel.loads
         while not self.should_stop:
             batch = await self._next_batch()
             if batch is None:
@@ -115,8 +115,9 @@ class Stream(faust.Stream[Any]):
                 batch.pos = n
                 if n and not n % YIELD_EVERY:
                     await asyncio.sleep(0)
+                data = record.value()
                 try:
-                    value = decode(record.value())
+                    value = None if data is None else loads(data)
                 except Poison as poison:
                     self.app.consumer.put_aside(batch, record, poison)
                     continue

@@ -56,9 +56,10 @@ class TablePartition:
     def get(self, key: bytes) -> Any:
         """The value that the open transaction sees; None when there is none."""
         value = self.overlay.get(key)
-        if value is not None:
-            return None if value is DELETED else value
-        return self.committed(key)
+        if value is None:
+            value = self.cache.get(key)
+            return self.committed(key) if value is None else value
+        return None if value is DELETED else value
 
     def committed(self, key: bytes) -> Any:
         """The committed value; None when there is none."""
@@ -93,9 +94,9 @@ class TablePartition:
             if len(self.cache) + len(overlay) > CACHED:
                 self.cache.clear()
             self.cache.update(overlay)
-        for key, value in changes:
-            if value is None:
-                self.cache.pop(key, None)
+            for key, value in changes:
+                if value is None:
+                    self.cache.pop(key, None)
         if overlay and self.table.watcher is not None:
             seen = {key: None if value is DELETED else value for key, value in overlay.items()}
             self.table.watcher.committed(self.partition, seen)
@@ -139,7 +140,7 @@ class TableView:
 
 
 def _row_key(key: Any) -> bytes:
-    data = key_bytes(key)
+    data = key if type(key) is bytes else key_bytes(key)
     if data is None:
         raise Misuse("a table's key can't be None")
     if data == POSITION_KEY:
