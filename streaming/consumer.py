@@ -996,12 +996,16 @@ class Consumer(Service, ConsumerT):
     ) -> None:
         """In the Kafka thread: changelog, positions, commit. Raises KafkaException when it must be aborted."""
         assert self._producer is not None
+        produce = self._producer.produce
         for tp in self._next_offsets(cycle):
             assert tp in self._buffers, f"{tp} was lost inside of a cycle"
         for part, records in changes.items():
             topic, partition = part.changelog, part.partition
             for key, value in records:
-                self._produce(topic, key, value, partition)
+                try:
+                    produce(topic, value, key, partition)
+                except BufferError:
+                    self._produce(topic, key, value, partition)
         cycle.positions = self._positions(cycle)
         self._delivered_offsets.clear()
         for task, position in cycle.positions.items():

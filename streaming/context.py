@@ -99,11 +99,12 @@ def current_batch() -> Batch | None:
     batch = _batch.get()
     if batch is None:
         return None
-    if get_ident() != batch.cycle.thread:
+    cycle = batch.cycle
+    if get_ident() != cycle.thread:
         raise Misuse(
             f"{batch} is worked on in another thread: let the thread answer, and send or write in the agent"
         )
-    if batch.cycle.closed:
+    if cycle.closed:
         raise Misuse(
             f"the transaction of {batch} is closed: work that an agent starts must be awaited by it before "
             f"it asks for the next record"

@@ -80,9 +80,12 @@ class TablePartition:
         self.cache[key] = value
 
     def encoded(self) -> list[tuple[bytes, bytes | None]]:
-        """What the open transaction changed, as changelog records."""
+        """What the open transaction changed, as changelog records; bytes stay as they are."""
         dumps = self.table.dumps
-        return [(key, None if v is DELETED else dumps(v)) for key, v in self.overlay.items()]
+        return [
+            (key, None if v is DELETED else v if type(v) is bytes else dumps(v))
+            for key, v in self.overlay.items()
+        ]
 
     def merge(
         self, changes: list[tuple[bytes, bytes | None]], position: bytes, next_offset: int
@@ -225,18 +228,17 @@ class Table(faust.Table[Any, Any]):
     def __setitem__(self, key: Any, value: Any) -> None:
         if value is None:
             raise Misuse(f"table {self.name}: a value can't be None; delete the key with del")
-        self._write(_row_key(key), value)
-
-    def __delitem__(self, key: Any) -> None:
-        self._write(_row_key(key), DELETED)
-
-    def _write(self, key: bytes, value: Any) -> None:
+        if type(key) is not bytes or key == POSITION_KEY:
+            key = _row_key(key)
         batch = current_batch()
         if batch is None:
             raise Misuse(f"table {self.name}: rows change only in an agent, in its transaction")
         part = self.held[batch.partition]
         part.overlay[key] = value
         batch.cycle.dirty[part] = None
+
+    def __delitem__(self, key: Any) -> None:
+        self[key] = DELETED
 
     def change(self, rows: Mapping[str, Any]) -> None:
         """Write the running record's rows at once, None deletes: a check a record, not a check a row."""

@@ -62,23 +62,19 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _bytes_pass(dumps: Callable[[Any], Any]) -> Callable[[Any], bytes | None]:
-    def encode(value: Any) -> bytes | None:
-        return value if value is None or type(value) is bytes else dumps(value)
-
-    return encode
-
-
 def codec_of(
     kind: Any, serializer: Any, registry: Any
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(encode, decode) of a Faust type and serializer; bytes and codec objects skip Faust's registry."""
+    """(encode, decode) of a Faust type and serializer; bytes and codec objects skip Faust's registry.
+
+    Values that are None or bytes already are not given to them.
+    """
     if serializer is not None and hasattr(serializer, "loads") and not isinstance(serializer, str):
-        return _bytes_pass(serializer.dumps), serializer.loads
+        return serializer.dumps, serializer.loads
     if kind is bytes or serializer == "raw":
         return _same, _same
     return (
-        _bytes_pass(lambda value: registry.dumps_value(kind, value, serializer=serializer)),
+        lambda value: registry.dumps_value(kind, value, serializer=serializer),
         lambda data: registry.loads_value(kind, data, serializer=serializer),
     )
 
@@ -152,7 +148,9 @@ class Topic(faust.Topic):
             self._bind()
         if type(key) is not bytes:
             key = key_bytes(key, self.app.serializers, self._key_kind, self._key_serializer)
-        return key, self._encode_value(value)
+        if value is not None and type(value) is not bytes:
+            value = self._encode_value(value)
+        return key, value
 
     # Faust's put hands an event to a channel in memory: on a topic it would bypass the transaction
     def put(  # type: ignore[override]
@@ -177,7 +175,7 @@ class Topic(faust.Topic):
         self, batch: Any, key: Any, value: Any, partition: int, headers: Any, timestamp_ms: int
     ) -> None:
         raw_key, data = self.encoded(key, value)
-        if headers is not None and isinstance(headers, Mapping):  # the look at an ABC is 0.2 µs
+        if headers is not None and isinstance(headers, Mapping):  # an ABC is asked slowly, 0.13 µs
             headers = list(headers.items())
         batch.cycle.produce(self._name, raw_key, data, partition, headers, timestamp_ms)
 
