@@ -11,7 +11,7 @@ from typing import Any
 import uvloop
 
 import streaming
-from bench.work import BALANCE, DEPOSIT, DEPOSITED, PARTITIONS, decode, encode, step
+from bench.work import BALANCE, DEPOSIT, DEPOSITED, PARTITIONS, collect_rarely, decode, encode, step
 
 
 class Avro:
@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--state-dir", type=Path)
     parser.add_argument("--standby", action="store_true")
     logging.basicConfig(level="INFO")
+    collect_rarely()
     uvloop.run(
         run(build(**vars(parser.parse_args()), static_membership=True, session_timeout_s=3.0))
     )

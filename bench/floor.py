@@ -10,7 +10,7 @@ import argparse
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from bench.work import BALANCE, DEPOSIT, DEPOSITED, decode, encode, step
+from bench.work import BALANCE, DEPOSIT, DEPOSITED, collect_rarely, decode, encode, step
 
 
 def run(bootstrap: str, name: str, source: str, output: str, changelog: str, count: int) -> None:
@@ -74,6 +74,7 @@ def main() -> None:
     for name in ("bootstrap", "name", "source", "output", "changelog"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--count", type=int, required=True)
+    collect_rarely()
     run(**vars(parser.parse_args()))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from quixstreams import Application
 from quixstreams.models import TopicConfig
 
-from bench.work import DEPOSIT, DEPOSITED, PARTITIONS, decode, encode, step
+from bench.work import DEPOSIT, DEPOSITED, PARTITIONS, collect_rarely, decode, encode, step
 
 
 def run(bootstrap: str, name: str, source: str, output: str) -> None:
@@ -43,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("bootstrap", "name", "source", "output"):
         parser.add_argument(f"--{name}", required=True)
+    collect_rarely()
     run(**vars(parser.parse_args()))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import faust
 
-from bench.work import BALANCE, DEPOSIT, DEPOSITED, PARTITIONS, decode, encode, step
+from bench.work import BALANCE, DEPOSIT, DEPOSITED, PARTITIONS, collect_rarely, decode, encode, step
 
 
 def build(bootstrap: str, name: str, source: str, output: str, guarantee: str) -> faust.App:
@@ -46,6 +46,7 @@ def main() -> None:
     for name in ("bootstrap", "name", "source", "output"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--guarantee", default="exactly_once")
+    collect_rarely()
     app = build(**vars(parser.parse_args()))
     faust.Worker(app, loglevel="info", redirect_stdouts=False).execute_from_commandline()
 
