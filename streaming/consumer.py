@@ -692,7 +692,7 @@ class Consumer(Service, ConsumerT):
         return work
 
     def _take_in(self, messages: list[Any]) -> None:
-        """Into the buffers. The next offset is looked up where the source changes, not for each record: 0.3 µs."""
+        """Into the buffers. The next offset is looked up where the source changes, not for each record."""
         source: tuple[str, int] | None = None
         buffer: deque[Any] | None = None
         expected = 0
