@@ -67,7 +67,7 @@ def collect_rarely() -> None:
     """The garbage collector of all contenders, as the product's workers have it (`agents.worker`)."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 100)
+    gc.set_threshold(10_000, 50, 1_000)
 
 
 def encode(schema: Any, record: dict[str, Any]) -> bytes:
