@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import logging
 import signal
 import time
@@ -28,6 +27,7 @@ from agents.perform import Perform
 from agents.relay import Relay
 from agents.transact import Shell
 from settings import Settings
+from streaming.garbage import collect_rarely
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,18 +40,6 @@ BROKER_S = 5.0  # between two looks whether the broker answers
 
 class CannotStart(Exception):
     """The process can't run as it was told to; the message is one sentence for a person."""
-
-
-def collect_rarely() -> None:
-    """Let the garbage collector look seldom, and never at what is loaded by now.
-
-    Messages and rows hold no cycles: they die by their reference count. With Python's defaults a
-    fifth of a transfer's CPU goes into walking the rows that are kept (`bench/step.py`: 185 µs of
-    850; so 25), and a full collection stops the loop: 0.2 s with 80,000 kept rows.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 50, 1_000)
 
 
 @dataclass(slots=True)

@@ -40,6 +40,7 @@ def serve(settings: Settings, ready: Any, used: Any) -> None:
     import logs
     from gateway.app import build_app
     from gateway.services import Gateway
+    from streaming.garbage import collect_rarely
 
     logs.configure("gateway", settings.log_level)
 
@@ -50,6 +51,7 @@ def serve(settings: Settings, ready: Any, used: Any) -> None:
         await runner.setup()
         await web.TCPSite(runner, settings.gateway_host, settings.gateway_port).start()
         assert await gateway.waiting.until_live(20)
+        collect_rarely()
         ready.send(gateway.tokens.issue("alice", ["customer"])["access_token"])
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

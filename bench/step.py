@@ -25,7 +25,6 @@ from agents.envelope import Input
 from agents.recent import Recent
 from agents.relay import Relay, copies
 from agents.transact import Shell
-from agents.worker import collect_rarely
 from bench.load import OPERATOR
 from domain.account import OpenAccount
 from domain.decider import Overlay, apply
@@ -37,6 +36,7 @@ from schemas.codec import Codec
 from streaming import App, DriverConfig, partition_of
 from streaming.context import Batch, enter
 from streaming.cycle import Cycle
+from streaming.garbage import collect_rarely
 from streaming.stores import MemoryStore
 from streaming.tables import TablePartition
 from topics.catalog import Installation

@@ -27,6 +27,7 @@ from gateway.edge import endpoint, finish, outermost
 from gateway.log_outs import LogOuts
 from gateway.routes import BODY_BYTES, ROUTES
 from gateway.services import Gateway
+from streaming.garbage import collect_rarely
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -130,6 +131,7 @@ async def _serve(settings: Settings, log_outs: LogOuts, parent: int | None) -> N
     live = await app[GATEWAY].waiting.until_live(10)
     if not live:
         log.warning("the event topics are not read yet: requests will not hear of their outcome")
+    collect_rarely()
     await site.start()
     log.info("listening on %s:%d", settings.gateway_host, settings.gateway_port)
     await done.wait()
