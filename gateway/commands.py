@@ -1,8 +1,10 @@
 """Commands out: an idempotent producer, and 202 only after the broker has acknowledged.
 
     send --produce--> librdkafka --acks=all--> broker
-         <-- future, resolved in batches <-- polling thread <--
+         <-- future <-- poll, every POLL_S while anything is under way <--
 
+The event loop polls itself: a thread that did would contend with it for the interpreter's lock once
+for each acknowledgement, which is dear.
 A record that is not acknowledged within TIMEOUT_S ends in a Problem 503, which means 'not known to
 be accepted'. At most WAITING_LIMIT records are under way; beyond it a caller is sent away at once.
 """
@@ -10,7 +12,6 @@ be accepted'. At most WAITING_LIMIT records are under way; beyond it a caller is
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 5.0
 WAITING_LIMIT = 20_000
+POLL_S = 0.001
+IDLE_POLL_S = 0.1  # what else librdkafka has to tell, such as a broker that is away
 SETTINGS: Mapping[str, Any] = {
     "enable.idempotence": True,
     "acks": "all",
@@ -63,20 +66,17 @@ class Commands:
         self._codec = codec
         self._types: dict[type, tuple[str, bytes]] = {}
         self._under_way = 0
-        self._done: list[tuple[asyncio.Future[None], Any]] = []
-        self._stopping = threading.Event()
         self._broken = False
         self._rarely = Rarely()
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._producer = self._new_producer()
-        self._thread = threading.Thread(target=self._poll, name="commands", daemon=True)
-        self._thread.start()
+        self._next_poll = self._loop.call_later(IDLE_POLL_S, self._poll)
 
     def close(self) -> None:
-        self._stopping.set()
-        self._thread.join(TIMEOUT_S + 1)
+        self._next_poll.cancel()
+        self._producer.flush(TIMEOUT_S + 1)
 
     def _new_producer(self) -> Producer:
         return Producer({**SETTINGS, **self._kafka, "error_cb": self._on_error})
@@ -114,10 +114,9 @@ class Commands:
             ("actor", actor),
         ]
         future: asyncio.Future[None] = self._loop.create_future()
-        done = self._done
 
         def delivered(error: Any, _message: Any) -> None:
-            done.append((future, error))
+            self._resolve(future, error)
 
         value = self._codec.encode(command)
         try:
@@ -129,6 +128,8 @@ class Commands:
             self._rarely.warn("refused", f"commands can't be handed over: {exc}")
             raise Problem("OVERLOADED", headers={"Retry-After": "1"}) from exc
         self._under_way += 1
+        if self._under_way == 1:
+            self._poll_in(POLL_S)
         started = time.perf_counter()
         await future
         ACK_S.observe(time.perf_counter() - started)
@@ -141,36 +142,29 @@ class Commands:
             known = self._types[kind] = (f"{self._prefix}{service}.inbox", name)
         return known
 
-    def _poll(self) -> None:
-        """The polling thread: acknowledgements go to the event loop once for each poll."""
-        deadline: float | None = None
-        while deadline is None or (self._under_way and time.monotonic() < deadline):
-            if deadline is None and self._stopping.is_set():
-                deadline = time.monotonic() + TIMEOUT_S
-            self._producer.poll(0.05)
-            if self._broken:
-                self._replace()
-            if self._done:
-                batch, self._done[:] = self._done[:], []
-                try:
-                    self._loop.call_soon_threadsafe(self._resolve, batch)
-                except RuntimeError:  # the loop is closed: nobody waits
-                    return
+    def _poll_in(self, delay_s: float) -> None:
+        self._next_poll.cancel()
+        self._next_poll = self._loop.call_later(delay_s, self._poll)
 
-    def _resolve(self, batch: list[tuple[asyncio.Future[None], Any]]) -> None:
-        self._under_way -= len(batch)
+    def _poll(self) -> None:
+        """Take what librdkafka has to tell, without waiting for it: `_resolve`, `_on_error`."""
+        self._producer.poll(0)
+        if self._broken:
+            self._replace()
         UNDER_WAY.set(self._under_way)
-        for future, error in batch:
-            if error is None:
-                _ACKED.inc()
-                if not future.done():
-                    future.set_result(None)
-                continue
-            _FAILED.inc()
-            self._rarely.warn("lost", f"commands are not acknowledged: {error.str()}")
+        self._poll_in(POLL_S if self._under_way else IDLE_POLL_S)
+
+    def _resolve(self, future: asyncio.Future[None], error: Any) -> None:
+        self._under_way -= 1
+        if error is None:
+            _ACKED.inc()
             if not future.done():
-                problem = Problem("BROKER_UNAVAILABLE", headers={"Retry-After": "2"})
-                future.set_exception(problem)
+                future.set_result(None)
+            return
+        _FAILED.inc()
+        self._rarely.warn("lost", f"commands are not acknowledged: {error.str()}")
+        if not future.done():
+            future.set_exception(Problem("BROKER_UNAVAILABLE", headers={"Retry-After": "2"}))
 
     def _on_error(self, error: Any) -> None:
         self._broken = self._broken or is_fatal(error)
