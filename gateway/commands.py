@@ -3,8 +3,7 @@
     send --produce--> librdkafka --acks=all--> broker
          <-- future <-- poll, every POLL_S while anything is under way <--
 
-The event loop polls itself: a thread that did would contend with it for the interpreter's lock once
-for each acknowledgement, which is dear.
+The event loop polls itself, so that no thread contends with it for the interpreter's lock.
 A record that is not acknowledged within TIMEOUT_S ends in a Problem 503, which means 'not known to
 be accepted'. At most WAITING_LIMIT records are under way; beyond it a caller is sent away at once.
 """
