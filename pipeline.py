@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import uvloop
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -43,6 +44,10 @@ from streaming import App, DriverConfig, DriverError
 from topics import apply as topics_apply
 from topics.catalog import SCHEMAS, TOPICS, Installation, Kind
 from topics.schema_log import SchemaLog
+from travel.errors import BadMoment, Refused, TooLarge
+from travel.moments import place
+from travel.replay import Replay
+from travel.timeline import Timeline, document, lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -135,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(Settings.load(), options))
     except (BadSetting, CannotStart, DriverError, LookupError, NoOrigin) as exc:
         return _fail(str(exc))
-    except topics_apply.TopicMismatch as exc:
+    except (topics_apply.TopicMismatch, BadMoment, Refused, TooLarge) as exc:
         return _fail(str(exc))
     except KafkaException as exc:
         said = exc.args[0]
@@ -183,9 +188,49 @@ def topics(settings: Settings, _options: argparse.Namespace) -> int:
 def verify(settings: Settings, options: argparse.Namespace) -> int:
     names = _chosen(options.service or ["all"], tuple(SERVICES))
     _reach_broker(settings)
-    codec = Codec(SchemaLog(settings.kafka, f"{settings.prefix}{SCHEMAS}"))
-    run = Verification(settings.kafka, installation(settings), codec, _show)
+    run = Verification(settings.kafka, installation(settings), _codec(settings), _show)
     return 0 if run.run({name: SERVICES[name] for name in names}, options.decide) else 1
+
+
+def replay(settings: Settings, options: argparse.Namespace) -> int:
+    """1 when the tables differ from what their events say."""
+    (name,) = _chosen([options.service], tuple(SERVICES))
+    to = None if options.to is None else place(options.to)
+    _reach_broker(settings)
+    done = Replay(settings.kafka, installation(settings), _codec(settings), _tell).run(
+        SERVICES[name].decider, to, options.key
+    )
+    rate = done.events / max(done.seconds, 0.001)
+    summary = f"{done.events:,} events in {done.seconds:.1f} s, {rate:,.0f} events/s"
+    if options.key is not None:
+        _tell(summary)
+        for _, row in sorted(done.found.items()):
+            _show(_json(row))
+        if not done.found:
+            _tell(f"{options.key}: there is no such row then")
+    else:
+        _show(summary)
+        for kind, count in sorted(done.kinds.items()):
+            _show(f"{count:>12,} {kind}")
+    if done.compared:
+        tell = _show if options.key is None else _tell
+        if done.different:
+            tell(f"DIFFERENT from the kept table: {len(done.different)}, first {done.different[0]}")
+        else:
+            tell("equal to the kept table")
+    return 1 if done.different or (options.key is not None and not done.found) else 0
+
+
+def timeline(settings: Settings, options: argparse.Namespace) -> int:
+    _reach_broker(settings)
+    story = Timeline(settings.kafka, installation(settings), _codec(settings))
+    try:
+        entries = story.of(options.id)
+    finally:
+        story.close()
+    for line in [_json(document(entries))] if options.json else lines(entries):
+        _show(line)
+    return 0
 
 
 def put_back(settings: Settings, options: argparse.Namespace) -> int:
@@ -246,8 +291,21 @@ def _why_unreachable(settings: Settings, said: Sequence[KafkaError], failed: Kaf
     )
 
 
+def _codec(settings: Settings) -> Codec:
+    return Codec(SchemaLog(settings.kafka, f"{settings.prefix}{SCHEMAS}"))
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+
+
 def _show(line: str) -> None:
     print(line, flush=True)
+
+
+def _tell(line: str) -> None:
+    """What is no result, such as progress."""
+    print(line, file=sys.stderr, flush=True)
 
 
 ADMIN_WAIT_S = 30.0
@@ -388,6 +446,19 @@ def _parser() -> argparse.ArgumentParser:
     add_verify.add_argument(
         "--service", action="append", metavar="SERVICE", help="only this one (may be repeated)"
     )
+
+    add_replay = add("replay", replay, "rebuild a service's tables from its events, to any time")
+    add_replay.add_argument("service", metavar="SERVICE", help=", ".join(SERVICES))
+    add_replay.add_argument(
+        "--to",
+        metavar="TIME",
+        help="RFC 3339, or offsets of the event topic as partition:OFFSET,…; else the end, and compare",
+    )
+    add_replay.add_argument("--key", metavar="ROWKEY", help="one row, such as account/<account_id>")
+
+    add_timeline = add("timeline", timeline, "what became of a transaction, an account or a user")
+    add_timeline.add_argument("id", metavar="ID", help="transaction_id, account_id or user_id")
+    add_timeline.add_argument("--json", action="store_true", help="in full, for machines")
 
     add_redrive = add("redrive", put_back, "put dead letters back where they came from")
     add_redrive.add_argument("topics", nargs="+", metavar="TOPIC", help="such as account.dead")

@@ -6,6 +6,8 @@ No code of the driver is used, so the driver can't hide its own faults.
 from __future__ import annotations
 
 import json
+import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +42,13 @@ class Cut:
 
 
 class Reader:
-    """Reads one partition after another, never two at once. `kafka`: bootstrap.servers and security."""
+    """Reads one partition after another, never two at once. `kafka`: bootstrap.servers and security.
 
-    def __init__(self, kafka: Mapping[str, Any]) -> None:
+    `deadline_s`, of `time.monotonic`: what is not read by then ends in TimeoutError.
+    """
+
+    def __init__(self, kafka: Mapping[str, Any], deadline_s: float = math.inf) -> None:
+        self._deadline_s = deadline_s
         self._consumer = Consumer(
             {
                 **kafka,
@@ -61,7 +67,7 @@ class Reader:
 
     def partitions(self, topic: str) -> int:
         """LookupError: there is no such topic."""
-        found = self._consumer.list_topics(topic, TIMEOUT_S).topics[topic]
+        found = self._consumer.list_topics(topic, self._timeout_s()).topics[topic]
         if found.error is not None or not found.partitions:
             raise LookupError(f"there is no topic {topic}")
         return len(found.partitions)
@@ -69,9 +75,16 @@ class Reader:
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """First offset, and the one behind the last record of any kind."""
         low, high = self._consumer.get_watermark_offsets(
-            TopicPartition(topic, partition), TIMEOUT_S
+            TopicPartition(topic, partition), self._timeout_s()
         )
         return low, high
+
+    def _timeout_s(self) -> float:
+        """How long one question may take."""
+        left_s = self._deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the logs could not be read in time")
+        return min(TIMEOUT_S, left_s)
 
     def records(self, topic: str, partition: int, start: int | None = None) -> Iterator[LogRecord]:
         """Committed records up to the present end; waits until what is open below it has ended."""
@@ -84,6 +97,7 @@ class Reader:
 
     def _until(self, end: int) -> Iterator[LogRecord]:
         while True:
+            self._timeout_s()
             for message in self._taken():
                 error, offset = message.error(), message.offset() or 0
                 if error is None:

@@ -23,6 +23,7 @@ PACKAGES = (
     "agents",
     "gateway",
     "proof",
+    "travel",
     "deploy",
 )
 OURS = {*PACKAGES, "settings", "logs", "pipeline"}
@@ -46,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
         "logs",
     },
     "proof": {"domain", "topics", "schemas", "streaming", "settings", "agents", "stores", "logs"},
+    "travel": {"domain", "topics", "schemas", "streaming", "settings", "agents", "proof", "logs"},
     "gateway": {
         "domain",
         "topics",
@@ -55,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
         "stores",
         "settings",
         "logs",
+        "travel",
     },
     "deploy": {"settings"},
 }
