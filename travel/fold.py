@@ -7,14 +7,15 @@ partition; so a fold to a time ends between two inputs. It ends at the first eve
 where `offsets_for_times` points: that may be the marker of a commit, which has the time of the
 commit, with earlier events behind it.
 
-A row is made by the events of one aggregate alone (`schema.Table.aggregate`), and by those that let
-final rows go. So one row takes one partition, of which all other events are passed over unread.
+A row is made by the events of one aggregate alone (`schema.Table.aggregate`), by those that speak of
+many at once (SHARED), and by those that let final rows go. So one row takes one partition, of which
+all other events are passed over unread.
 """
 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from agents.envelope import place
@@ -23,10 +24,19 @@ from domain.decider import DUE, FORGET, Expiry, due_kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from domain.account import LegsClosed
     from domain.decider import Changes, Decider, Event, Row, RowKey
     from proof.reader import LogRecord
 
 NOTHING = Expiry(keys=())
+
+
+def _legs_of(event: LegsClosed, account_id: str) -> LegsClosed:
+    return replace(event, legs=tuple(leg for leg in event.legs if leg.account_id == account_id))
+
+
+# facts of many aggregates at once, under the key of the first: what of them is one aggregate's own
+SHARED = {b"streambank.account.LegsClosed": _legs_of}
 
 
 class Log(Protocol):
@@ -88,6 +98,7 @@ class Fold:
         self.decider, self.codec = decider, codec
         self.rows: dict[RowKey, Row] = {} if aggregate is None else _Narrow()
         self.events = 0
+        self._aggregate = aggregate
         self._own = None if aggregate is None else aggregate.encode()
         self._owns = None if aggregate is None else f"{aggregate}.".encode()
 
@@ -96,18 +107,20 @@ class Fold:
         if self._own is None or self._owns is None:
             return True
         key = record.key or b""
+        if record.headers.get("ce_type") in SHARED:
+            return True
         # a review is an aggregate of its own, `<user_id>.<transaction_id>`, beside its owner's rows
         return key == self._own or key.startswith((self._owns, DUE.encode()))
 
     def run(self, records: Iterator[LogRecord]) -> dict[RowKey, Row]:
         """Fold all; answers the rows. Raises schemas.errors.Unreadable."""
-        decode, evolve, rows = self.codec.decode, self.decider.evolve, self.rows
+        evolve, rows = self.decider.evolve, self.rows
         narrow = self._own is not None
         for record in records:
             if narrow and not self.takes(record):
                 continue
             self.events += 1
-            for key, row in evolve(rows, decode(record.value or b"")).items():
+            for key, row in evolve(rows, self._event(record)).items():
                 if row is None:
                     rows.pop(key, None)
                 else:
@@ -116,7 +129,7 @@ class Fold:
 
     def step(self, record: LogRecord) -> Said:
         """Fold one; answers what it changed."""
-        event = self.codec.decode(record.value or b"")
+        event = self._event(record)
         changes = self.decider.evolve(self.rows, event)
         before = {key: dict.get(self.rows, key) for key in changes}
         for key, row in changes.items():
@@ -126,6 +139,16 @@ class Fold:
                 self.rows[key] = row
         self.events += 1
         return Said(record, event, before, changes)
+
+    def _event(self, record: LogRecord) -> Event:
+        """The event, of one that is shared only what concerns the aggregate."""
+        event = self.codec.decode(record.value or b"")
+        if (
+            self._aggregate is None
+            or (own := SHARED.get(record.headers.get("ce_type", b""))) is None
+        ):
+            return event
+        return own(event, self._aggregate)
 
 
 class _Narrow(dict[str, Any]):

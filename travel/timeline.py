@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents.envelope import place, rfc3339
-from domain.account import ACCOUNT
+from domain.account import ACCOUNT, LegsClosed
 from domain.decider import DUE
 from domain.notification import NOTIFICATION
 from domain.payment import PAYMENT
@@ -164,6 +164,9 @@ def _concerns(said: Said, order: Order | None) -> bool:
     event = said.event
     if type(event).__name__.endswith("Forgotten"):
         return any(row is not None and not key.startswith(DUE) for key, row in said.before.items())
+    if isinstance(event, LegsClosed):
+        closed = [leg.transaction_id for leg in event.legs]
+        return bool(closed) if order is None else order.transaction_id in closed
     if order is None:
         return True
     found = getattr(event, "order", None)

@@ -36,8 +36,11 @@ SERVICES: dict[str, Service] = {
 class Bank:
     """Commands in, `run` until nothing moves, then look at `logs` and `rows`."""
 
-    def __init__(self, recent: Recent | None = None) -> None:
+    def __init__(self, recent: Recent | None = None, together: bool = False) -> None:
+        """`together`: a transaction takes all that is there, so that credits gather."""
         self.codec = Codec()
+        self.together = together
+        self.gatherings: dict[str, Gathering] = defaultdict(Gathering)
         self.transactors = {
             n: Transactor(s, self.codec, PARTITIONS, recent) for n, s in SERVICES.items()
         }
@@ -67,8 +70,17 @@ class Bank:
         return self.write(f"{service}.inbox", key.encode(), self.codec.encode(command), given)
 
     def run(self) -> None:
-        while any(self._step(name, p) for name in SERVICES for p in range(PARTITIONS)):
+        while any(self._step(name, p) for name in SERVICES for p in range(PARTITIONS)) or any(
+            self._commit(name) for name in list(self.gatherings)
+        ):
             pass
+
+    def _commit(self, name: str) -> bool:
+        """A transaction of a service ends: True when it had something to say at its end."""
+        said = list(self.gatherings.pop(name).said(self.codec.encode))
+        for out in said:
+            self.write(out.topic, out.key, out.value, dict(out.headers), out.partition)
+        return bool(said)
 
     def _step(self, name: str, partition: int) -> bool:
         inbox, at = f"{name}.inbox", self.read[name, partition]
@@ -85,10 +97,8 @@ class Bank:
                 raise
             said, changes = [transactor.dead(source, record.key, record.value, why)], {}
         else:
-            gathering = Gathering()
             rows = self.rows[name, partition]
-            said, changes = transactor.decide(rows, message, source, gathering)
-            said += gathering.said(self.codec.encode)
+            said, changes = transactor.decide(rows, message, source, self.gatherings[name])
         for key, row in changes.items():
             if row is None:
                 self.rows[name, partition].pop(key, None)
@@ -98,6 +108,8 @@ class Bank:
             self.write(out.topic, out.key, out.value, dict(out.headers), out.partition)
             if out.topic.endswith(".events"):
                 self._relay(out.key, out.value or b"", dict(out.headers))
+        if not self.together and name in self.gatherings:
+            self._commit(name)
         return True
 
     def _relay(self, key: bytes | None, value: bytes, headers: dict[str, bytes]) -> None:
@@ -192,9 +204,9 @@ def order(
     )
 
 
-def bank_with_money(recent: Recent | None = None) -> Bank:
+def bank_with_money(recent: Recent | None = None, together: bool = False) -> Bank:
     """Ann has 10,000 minor USD in A-ann, Bob has A-bob, empty."""
-    bank = Bank(recent)
+    bank = Bank(recent, together)
     bank.command("account", "A-ann", open_account("A-ann"))
     bank.command("account", "A-bob", open_account("A-bob", "U-bob"))
     bank.run()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agents.envelope import place
-from domain.account import Account, account_key
+from domain.account import Account, LegsClosed, account_key
 from domain.decider import DUE, KEEP_FINAL_MS, Tick
 from domain.saga import TransactionType
 from domain.services import DECIDERS
@@ -16,7 +16,7 @@ from domain.transaction import Transaction, transaction_key
 from domain.user import RegisterUser
 from schemas.codec import Codec
 from streaming import partition_of
-from tests.agents.memory import PARTITIONS, Bank, bank_with_money, order
+from tests.agents.memory import PARTITIONS, Bank, bank_with_money, open_account, order
 from travel.fold import NOW, End, Fold, events
 from travel.schema import OMITTED, TABLES, aggregate_of, is_private, table_of
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from proof.reader import LogRecord
+
+
+DEPOSIT = TransactionType.DEPOSIT
 
 
 class MemoryLog:
@@ -38,7 +41,11 @@ class MemoryLog:
 
 def eventful_bank() -> Bank:
     """Transfers, refusals, reviews, a user, a payment through the rail; then a month goes by."""
-    bank = bank_with_money()
+    bank = bank_with_money(together=True)
+    bank.command("account", "A-fay", open_account("A-fay"))
+    bank.run()
+    bank.command("transaction", "T-cy", order("T-cy", None, "A-fay", 900, kind=DEPOSIT))
+    bank.run()
     user = RegisterUser(
         user_id="U-eve",
         address="eve@bank.example",
@@ -52,7 +59,15 @@ def eventful_bank() -> Bank:
     bank.command("user", user.address, user)
     for n in range(6):
         bank.command("transaction", f"T{n}", order(f"T{n}", "A-ann", "A-bob", 700))
+        bank.command("transaction", f"C{n}", order(f"C{n}", "A-fay", "A-bob", 70))
     bank.command("transaction", "T-much", order("T-much", "A-ann", "A-bob", 10**9))
+    bank.run()
+    closed = [len(event.legs) for event in bank.events("account", LegsClosed)]
+    assert sum(closed) == 12
+    assert any(
+        len({leg.account_id for leg in event.legs}) > 1
+        for event in bank.events("account", LegsClosed)
+    )
     out = order("T-out", "A-bob", None, 50, kind=TransactionType.WITHDRAWAL, owner="U-bob")
     bank.command("transaction", "T-out", out)
     bank.run()
