@@ -10,12 +10,13 @@ import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import aiohttp
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
 from domain.payment import RailAnswered, RailOperation, RailOutcome
 from domain.saga import PaymentRequested, RefundRequested
-from resilience.breaker import Breaker, Rejected, State
+from resilience.breaker import Breaker, Rejected
 from resilience.bulkhead import CALLS, Bulkhead
+from resilience.guarded import through
 from resilience.retry import retrying
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ TIMEOUT_S = 5.0  # of one call
 
 RESULTS = Counter("streambank_effects_total", "Effects by their result", ["downstream", "outcome"])
 CALL_S = Histogram("streambank_effect_seconds", "Duration of one effect", ["downstream"])
-BREAKER = Gauge("streambank_breaker_state", "0 closed, 1 half open, 2 open", ["downstream"])
-BREAKER_CHANGES = Gauge("streambank_breaker_changes", "Changes of state so far", ["downstream"])
-_STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 
 class RailAway(Exception):
@@ -58,21 +56,10 @@ class Rail:
         return answered
 
     async def _through_breaker(self, request: Request, headers: Mapping[str, str]) -> RailAnswered:
-        ticket = self.breaker.admit(time.monotonic())
-        try:
+        with through(self.breaker, RailAway):
             async for attempt in retrying(RailAway):
                 with attempt:
                     answered = await self._call(request, headers)
-        except RailAway:
-            self.breaker.failed(ticket, time.monotonic())
-            raise
-        except BaseException:
-            self.breaker.abandoned(ticket)
-            raise
-        finally:
-            self._show()
-        self.breaker.succeeded(ticket, time.monotonic())
-        self._show()
         return answered
 
     async def _call(self, request: Request, headers: Mapping[str, str]) -> RailAnswered:
@@ -89,10 +76,6 @@ class Rail:
         except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
             raise RailAway(f"{type(exc).__name__}: {exc}") from exc
         return read_answer(request, status, fields, said)
-
-    def _show(self) -> None:
-        BREAKER.labels(self.breaker.name).set(_STATES[self.breaker.state])
-        BREAKER_CHANGES.labels(self.breaker.name).set(self.breaker.changes)
 
 
 def effect_id(request: Request) -> str:
