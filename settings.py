@@ -143,6 +143,9 @@ class Settings:
     mongodb_url: str = _setting(
         "", "read models in MongoDB: `mongodb://…/database`; empty: there are none", secret=True
     )
+    mongodb_client: str = _setting(
+        "motor", "the driver for it: motor, or PyMongo's own", choices=("motor", "pymongo")
+    )
     mysql_url: str = _setting(
         "",
         "read models in MySQL or MariaDB: `mysql://user:password@host:port/database`; "

@@ -35,7 +35,6 @@ from stores.catalog import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-DATABASE = "streambank"  # where the URL names none
 ANSWER_S = 3.0  # of a question; a write has the driver's time-outs below
 
 POOL: dict[str, Any] = {
@@ -112,7 +111,6 @@ class Connection:
             _motor(url, options) if client == "motor" else AsyncMongoClient(url, **options)
         )
         self.database = self._client.get_default_database(
-            DATABASE,
             write_concern=WriteConcern(w="majority", j=True) if index_builds else WRITTEN,
             read_concern=SEEN,
         )

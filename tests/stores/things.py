@@ -1,0 +1,121 @@
+"""Documents, facts and entries that tests write into a store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stores.catalog import KINDS, Batch, Change, Entry, Said, json_of
+from tests.domain.stories import NOON_MS, order
+
+if TYPE_CHECKING:
+    from stores.catalog import Document, Kind
+
+USERS, ACCOUNTS, TRANSACTIONS, PAYMENTS, NOTIFICATIONS, REVIEWS, BLACKLIST = KINDS
+
+
+def user(name: str, version: int = 1, /, **more: Any) -> Change:
+    document = {
+        "user_id": name,
+        "email": f"{name}@example.org",
+        "name": name,
+        "roles": ["customer"],
+        "version": version,
+        "created_ms": NOON_MS,
+        "updated_ms": NOON_MS + version,
+        **more,
+    }
+    return Change(kind=USERS, key=name, version=version, document=document)
+
+
+def account(account_id: str, owner: str, at_ms: int = NOON_MS, **more: Any) -> Change:
+    document = {
+        "account_id": account_id,
+        "user_id": owner,
+        "name": "",
+        "status": "open",
+        "balances": {"USD": 0},
+        "version": 1,
+        "created_ms": at_ms,
+        **more,
+    }
+    return Change(kind=ACCOUNTS, key=account_id, version=1, document=document)
+
+
+def transaction(name: str, at_ms: int = NOON_MS, version: int = 1, **more: Any) -> Change:
+    """An order of `tests.domain.stories`; what Order has goes there, the rest into the row."""
+    ordered = {key: more.pop(key) for key in tuple(more) if key in ORDERED}
+    document = {
+        "order": json_of(order(transaction_id=name, created_ms=at_ms, **ordered)),
+        "description": "",
+        "reference": "",
+        "metadata": {},
+        "status": "pending",
+        "version": version,
+        "created_ms": at_ms,
+        "updated_ms": at_ms,
+        **more,
+    }
+    return Change(kind=TRANSACTIONS, key=name, version=version, document=document)
+
+
+ORDERED = ("owner_id", "source_account_id", "destination_account_id", "amount_minor", "currency")
+
+
+def listed(value: str, at_ms: int = NOON_MS) -> Change:
+    document = {"kind": "user", "value": value, "note": "", "at_ms": at_ms}
+    return Change(kind=BLACKLIST, key=f"user/{value}", version=at_ms, document=document)
+
+
+def unlisted(value: str) -> Change:
+    return Change(kind=BLACKLIST, key=f"user/{value}", version=0, document=None)
+
+
+def document(kind: Kind, key: str, **fields: Any) -> Change:
+    return Change(kind=kind, key=key, version=1, document=fields)
+
+
+def fact(event_id: str, at_ms: int = NOON_MS, **more: Any) -> Said:
+    fields: dict[str, Any] = {
+        "service": "account",
+        "type": "AccountDebited",
+        "aggregate_id": "ada",
+        "transaction_id": "t1",
+        "actor_id": "u-ada",
+        "correlation_id": None,
+        "causation_id": None,
+        "trace_id": None,
+        "partition": 0,
+        "offset": 0,
+        "data": {},
+        **more,
+    }
+    return Said(event_id=event_id, at_ms=at_ms, **fields)
+
+
+def entry(event_id: str, number: int = 0, at_ms: int = NOON_MS, **more: Any) -> Entry:
+    fields: dict[str, Any] = {
+        "account": "ada",
+        "currency": "USD",
+        "amount_minor": -2_000,
+        "balance_minor": 0,
+        "transaction_id": "t1",
+        **more,
+    }
+    return Entry(event_id=event_id, number=number, at_ms=at_ms, **fields)
+
+
+def batch(*things: Change | Said | Entry) -> Batch:
+    made = Batch()
+    for thing in things:
+        match thing:
+            case Change():
+                made.add(thing)
+            case Said():
+                made.events.append(thing)
+            case Entry():
+                made.entries.append(thing)
+    return made
+
+
+def names(items: list[Document] | Any, field: str = "account_id") -> list[Any]:
+    return [item[field] for item in items]
