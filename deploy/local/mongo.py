@@ -14,7 +14,12 @@ does otherwise:
     $dateTrunc, $setWindowFields             refused
     validators                               not applied
     users and passwords                      none: it listens on loopback alone
-    acknowledged writes after kill -9        those of about the last second are gone
+    a renamed collection                     its next of the old name shows the same documents, and
+                                             after a restart it is empty
+    explain                                  refused
+
+Of itself it also loses writes that it acknowledged when it is killed, and not the last of them
+alone; ours commits with each of them (StandIn.java).
 
 So what is written for MongoDB is tested here on its protocol, and says where it was not tested on
 the real thing.

@@ -105,7 +105,7 @@ def gone(server: Server) -> None:
         socket.create_connection(("127.0.0.1", server.port))
 
 
-@pytest.mark.parametrize("kind", [MariaDB, Redis])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_killed_store_comes_back_with_what_it_acknowledged(
     store: Callable[..., Server], kind: type[Server]
 ) -> None:
@@ -118,22 +118,6 @@ async def test_a_killed_store_comes_back_with_what_it_acknowledged(
     assert server.url == url
     await write(server, ROWS, ROWS + 5)
     assert await read(server) == list(range(ROWS + 5))
-
-
-async def test_the_stand_in_for_mongodb_comes_back_without_the_last_writes(
-    store: Callable[..., Server],
-) -> None:
-    """What a clean stop wrote is kept; of what came after, some first part."""
-    server = store(Mongo)
-    await write(server, 0, ROWS)
-    server.restart()
-    await write(server, ROWS, 2 * ROWS)
-    server.kill()
-    gone(server)
-    server.restart()
-    found = await read(server)
-    assert ROWS <= len(found) <= 2 * ROWS
-    assert found == list(range(len(found)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
