@@ -19,6 +19,7 @@ PROGRAMS = (
     ("gateway", (), ()),
     ("step", (), ()),
     ("codec", (), ()),
+    ("mongo", (), ("--documents", "1500")),
 )
 
 
