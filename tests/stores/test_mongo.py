@@ -95,7 +95,7 @@ async def appended(store: MongoDB, at: At, *things: Any) -> int:
 
 
 async def test_a_newer_document_replaces_an_older_one_and_nothing_else(db: MongoDB) -> None:
-    for version in (1, 3, 2, 3):
+    for version in (1, 3, 3, 2):
         await appended(db, USER_LOG, user("ada", version))
     assert await db.document(USERS, "ada") == user("ada", 3).document
     assert await db.positions() == {USER_LOG: 4}
@@ -612,8 +612,9 @@ async def test_a_server_that_is_away_opens_the_breaker_and_closes_it_when_back(
         server.kill()
         breaker = db.connection.breaker
         while breaker.state is State.CLOSED:
-            with pytest.raises(Unavailable, match=r"does not answer|did not answer"):
-                await asyncio.gather(*(db.document(USERS, "ada") for _ in range(5)))
+            asked = (db.document(USERS, "ada") for _ in range(5))
+            told = await asyncio.gather(*asked, return_exceptions=True)
+            assert {type(one) for one in told} == {Unavailable}
         assert breaker.state is State.OPEN
         with pytest.raises(Unavailable, match="breaker of mongodb is open"):
             await db.document(USERS, "ada")
