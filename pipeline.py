@@ -45,8 +45,11 @@ from topics import apply as topics_apply
 from topics.catalog import SCHEMAS, TOPICS, Installation, Kind
 from topics.schema_log import SchemaLog
 from travel.errors import BadMoment, Refused, TooLarge
-from travel.moments import place
+from travel.moments import past, place
+from travel.printed import csv_text, table
 from travel.replay import Replay
+from travel.sql import Limits
+from travel.sql import run as run_query
 from travel.timeline import Timeline, document, lines
 
 if TYPE_CHECKING:
@@ -233,6 +236,32 @@ def timeline(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
+def query(settings: Settings, options: argparse.Namespace) -> int:
+    """A SELECT of an analyst; its rows to the terminal or into a file."""
+    at_ms = None if options.at is None else past(options.at, time.time_ns() // 1_000_000)
+    output = None if options.output is None else Path(options.output)
+    if options.format == "parquet" and output is None:
+        raise Refused("Parquet is for files: say which by --output")
+    _reach_broker(settings)
+    limits = Limits(rows=options.rows, seconds=options.seconds)
+    parquet = output if options.format == "parquet" else None
+    result = run_query(options.sql, at_ms, limits, parquet)
+    if result.truncated:
+        _tell(f"only the first {options.rows:,} rows: ask for more by --rows")
+    if parquet is not None:
+        return 0
+    text = (
+        csv_text(result)
+        if options.format == "csv"
+        else "".join(f"{line}\n" for line in table(result))
+    )
+    if output is None:
+        print(text, end="", flush=True)
+    else:
+        output.write_text(text, newline="")
+    return 0
+
+
 def put_back(settings: Settings, options: argparse.Namespace) -> int:
     known = [topic.name for topic in TOPICS if topic.kind is Kind.DEAD]
     if unknown := [name for name in options.topics if name not in known]:
@@ -415,6 +444,12 @@ def _outcome(consumer: Consumer, command_id: str) -> UserRegistered | UserComman
     )
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= 10**9):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 1000000000")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pipeline.py",
@@ -459,6 +494,14 @@ def _parser() -> argparse.ArgumentParser:
     add_timeline = add("timeline", timeline, "what became of a transaction, an account or a user")
     add_timeline.add_argument("id", metavar="ID", help="transaction_id, account_id or user_id")
     add_timeline.add_argument("--json", action="store_true", help="in full, for machines")
+
+    add_query = add("query", query, "ask one SELECT over tables and events: docs/tables.md")
+    add_query.add_argument("sql", metavar="SQL", help='such as "SELECT status, count(*) FROM …"')
+    add_query.add_argument("--at", metavar="TIME", help="as of then, RFC 3339; else now")
+    add_query.add_argument("--format", choices=["table", "csv", "parquet"], default="table")
+    add_query.add_argument("--output", metavar="FILE", help="write it there, not to the terminal")
+    add_query.add_argument("--rows", type=_count, default=100_000, help="at most (100000)")
+    add_query.add_argument("--seconds", type=_count, default=60, help="at most (60)")
 
     add_redrive = add("redrive", put_back, "put dead letters back where they came from")
     add_redrive.add_argument("topics", nargs="+", metavar="TOPIC", help="such as account.dead")

@@ -19,10 +19,8 @@ def query(sql: str, at: str | None = None, *, rows: int = 100_000, seconds: floa
     had, `travel.errors.TooLarge` when its time or memory is over; more rows than `rows` are cut
     off, and the result then says `truncated`.
     """
-    from settings import Settings
     from travel.moments import moment
-    from travel.sql import Limits, Source, run
+    from travel.sql import Limits, run
 
     at_ms = None if at is None else moment(at)
-    source = Source.of(Settings.load())
-    return run(source, sql, at_ms, Limits(rows=rows, seconds=seconds, bytes=1 << 30))
+    return run(sql, at_ms, Limits(rows=rows, seconds=seconds))

@@ -1,0 +1,284 @@
+"""query: one SELECT over tables and events, now or then, in a process that can be ended.
+
+    SQL --> child: names of tables --> their lines, from the logs --> DuckDB, locked --> rows | Parquet
+     \\--time is over: the child is killed
+
+The child has no other database, reads and writes no file but its own directory, loads no extension
+and can't be told to: what hostile SQL may cost is its time, its memory and the rows of one answer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import orjson
+
+from settings import Settings
+from travel.errors import Refused, TooLarge
+from travel.schema import BY_NAME, EVENT_COLUMNS, EVENTS, VIEWS
+from travel.snapshot import Snapshot, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+ROOT = Path(__file__).resolve().parent.parent
+SQL_LIMIT = 20_000  # characters
+GRACE_S = 2.0  # for the child to say itself that its time is over
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one query may cost: rows of its answer, seconds, bytes of DuckDB's memory."""
+
+    rows: int = 100_000
+    seconds: float = 60.0
+    bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """An answer: names and DuckDB's types of its columns, and its rows as JSON values.
+
+    Times are RFC 3339, decimals and integers beyond 64 bits are text. `truncated`: there were more.
+    """
+
+    columns: Sequence[str]
+    types: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    truncated: bool
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """A dictionary a row; also what `pandas.DataFrame` takes."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+def run(sql: str, at_ms: int | None, limits: Limits, parquet: Path | None = None) -> Result:
+    """Ask in a child process; `parquet`: the file that gets the rows, of which then none come back.
+
+    Blocks. Raises Refused, TooLarge, and RuntimeError when the child fails otherwise.
+    """
+    if len(sql) > SQL_LIMIT:
+        raise Refused(f"the SQL has {len(sql):,} characters: at most {SQL_LIMIT:,}")
+    asked = {
+        "sql": sql,
+        "at_ms": at_ms,
+        "limits": asdict(limits),
+        "parquet": str(parquet.resolve()) if parquet else None,
+    }
+    with tempfile.TemporaryDirectory(prefix="query-") as directory:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "travel.sql", directory],
+                input=orjson.dumps(asked),
+                capture_output=True,
+                timeout=limits.seconds + GRACE_S,
+                cwd=ROOT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as exc:
+            raise _too_long(limits) from exc
+    if done.returncode == -signal.SIGALRM:
+        raise _too_long(limits)
+    if done.returncode == -signal.SIGKILL:  # by the system: nobody else does
+        raise TooLarge("the query needed more memory than there is")
+    if done.returncode:
+        raise RuntimeError(f"a query failed: {done.stderr.decode(errors='replace')[-2000:]}")
+    answer = json.loads(done.stdout)
+    if "refused" in answer:
+        raise Refused(answer["refused"])
+    if "too_large" in answer:
+        raise TooLarge(answer["too_large"])
+    return Result(**answer)
+
+
+def _too_long(limits: Limits) -> TooLarge:
+    return TooLarge(f"the query did not end within {limits.seconds:g} s: narrow it")
+
+
+# in the child
+
+
+def answer(directory: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the child says of a question."""
+    limits = Limits(**asked["limits"])
+    try:
+        with duckdb.connect(":memory:") as database:
+            _create(database)
+            select = _select(asked["sql"])
+            names = _names(database, select)
+            _load(database, directory, names, asked["at_ms"])
+            _lock(database, directory, limits)
+            if asked["parquet"]:
+                return _written(database, directory, select, limits, Path(asked["parquet"]))
+            return _rows(database, select, limits)
+    except duckdb.OutOfMemoryException:
+        return {"too_large": f"the query needs more than {limits.bytes >> 20} MiB: narrow it"}
+    except (duckdb.Error, Refused) as exc:
+        return {"refused": str(exc).partition("\n\nLINE")[0]}
+
+
+def _select(sql: str) -> str:
+    """The one SELECT in this text. Raises Refused, duckdb.Error."""
+    statements = duckdb.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise Refused("only one SELECT can be asked: nothing is changed, set or loaded here")
+    return statements[0].query.strip().rstrip(";")
+
+
+def _create(database: Any) -> None:
+    """All tables, empty, so that DuckDB tells which of them a query names."""
+    for table in BY_NAME.values():
+        columns = [f'"{name}" VARCHAR' for _, name in table.parts]
+        columns += [f'"{column.name}" {column.load}' for column in table.columns]
+        shown = [f'"{name}"' for _, name in table.parts]
+        shown += [column.select for column in table.columns]
+        _table(database, table.name, columns, shown)
+    loads = [(name, "BIGINT" if kind == "TIMESTAMP" else kind) for name, kind, _ in EVENT_COLUMNS]
+    shown = ['epoch_ms("at") AS "at"' if name == "at" else f'"{name}"' for name, _ in loads]
+    for name in EVENTS:
+        columns = [f'"{column}" {kind}' for column, kind in loads if column != "partition"]
+        _table(database, name, columns, [one for one in shown if one != '"partition"'])
+    for name, (sql, _, _) in VIEWS.items():
+        database.execute(f"CREATE VIEW {name} AS {sql}")
+
+
+def _table(database: Any, name: str, columns: Iterable[str], shown: Iterable[str]) -> None:
+    """A table as it is loaded, and over it a view as it is documented."""
+    database.execute(f'CREATE TABLE {_raw(name)} ({", ".join(columns)}, "partition" INTEGER)')
+    database.execute(
+        f'CREATE VIEW {name} AS SELECT {", ".join(shown)}, "partition" FROM {_raw(name)}'
+    )
+
+
+def _raw(name: str) -> str:
+    return f"loaded_{name}"
+
+
+def _names(database: Any, select: str) -> set[str]:
+    """The tables that a SELECT needs, those under its views too."""
+    named = {name.lower() for name in database.get_table_names(select)}
+    wanted: set[str] = set()
+    for name in named:
+        name = name.removeprefix("loaded_")
+        if name in VIEWS:
+            wanted.update(VIEWS[name][1])
+        elif name in BY_NAME or name in EVENTS:
+            wanted.add(name)
+    return wanted
+
+
+def _load(database: Any, directory: Path, names: Iterable[str], at_ms: int | None) -> None:
+    snapshot = Snapshot(Source.of(Settings.load()), at_ms)
+    try:
+        for name in sorted(names):
+            table = BY_NAME.get(name)
+            lines = snapshot.events(EVENTS[name]) if table is None else snapshot.lines(table)
+            _copy(database, directory / f"{name}.json", _raw(name), lines)
+    finally:
+        snapshot.close()
+
+
+def _copy(database: Any, file: Path, table: str, lines: Iterator[Mapping[str, Any]]) -> None:
+    """Through a file: DuckDB reads JSON many times faster than rows are inserted."""
+    described = database.execute(f"DESCRIBE {table}").fetchall()
+    columns = {name: kind for name, kind, *_ in described}
+    with file.open("wb") as out:
+        for line in lines:
+            out.write(orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
+    database.execute(
+        f"INSERT INTO {table} BY NAME SELECT * FROM read_json(?, format='newline_delimited', columns=?,"
+        " maximum_object_size=33554432)",
+        [str(file), columns],
+    )
+    file.unlink()
+
+
+def _lock(database: Any, directory: Path, limits: Limits) -> None:
+    """From here on the SQL is a stranger's."""
+    for setting in (
+        "threads = 1",
+        f"memory_limit = '{limits.bytes // 1024}KiB'",
+        "temp_directory = ''",  # nothing is spilled to disk
+        f"allowed_directories = ['{directory}']",
+        "enable_external_access = false",
+        "autoinstall_known_extensions = false",
+        "autoload_known_extensions = false",
+        "lock_configuration = true",
+    ):
+        database.execute(f"SET {setting}")
+
+
+def _limited(select: str, rows: int) -> str:
+    # the line break ends a comment that the SQL may end with
+    return f"SELECT * FROM ({select}\n) LIMIT {rows}"
+
+
+def _rows(database: Any, select: str, limits: Limits) -> dict[str, Any]:
+    asked = database.execute(_limited(select, limits.rows + 1))
+    columns = [(name, str(kind)) for name, kind, *_ in asked.description]
+    rows = asked.fetchall()
+    return {
+        "columns": [name for name, _ in columns],
+        "types": [kind for _, kind in columns],
+        "rows": [[_plain(value) for value in row] for row in rows[: limits.rows]],
+        "truncated": len(rows) > limits.rows,
+    }
+
+
+def _written(
+    database: Any, directory: Path, select: str, limits: Limits, target: Path
+) -> dict[str, Any]:
+    made = directory / "result.parquet"
+    database.execute(f"CREATE TEMP TABLE answered AS {_limited(select, limits.rows + 1)}")
+    (count,) = database.execute("SELECT count(*) FROM answered").fetchone()
+    database.execute(
+        f"COPY (SELECT * FROM answered LIMIT {limits.rows}) TO '{made}' (FORMAT parquet)"
+    )
+    target.write_bytes(made.read_bytes())
+    return {"columns": [], "types": [], "rows": [], "truncated": count > limits.rows}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; what it has not, as text."""
+    match value:
+        case None | bool() | str():
+            return value
+        case int():
+            return value if -(1 << 63) <= value < 1 << 63 else str(value)
+        case float():
+            return value if math.isfinite(value) else None
+        case list() | tuple():
+            return [_plain(one) for one in value]
+        case dict():
+            return {str(key): _plain(one) for key, one in value.items()}
+        case _ if hasattr(value, "isoformat"):
+            text = value.isoformat()
+            return f"{text}Z" if "T" in text and value.tzinfo is None else text
+        case _:
+            return str(value)
+
+
+def main() -> None:
+    asked = orjson.loads(sys.stdin.buffer.read())
+    # loading is Python's work and a query DuckDB's, which hears of no signal: the system ends both
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, asked["limits"]["seconds"])
+    said = answer(Path(sys.argv[1]), asked)
+    sys.stdout.write(json.dumps(said))
+    sys.stdout.flush()
+    os._exit(0)  # librdkafka's threads are not waited for
+
+
+if __name__ == "__main__":
+    main()
