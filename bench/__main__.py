@@ -16,6 +16,7 @@ PROGRAMS = (
     ("transfers", (), ("--transfers", "3000")),
     ("latency", (), ("--seconds", "8")),
     ("restart", (), ("--keys", "100000")),
+    ("replay", (), ("--events", "100000")),
     ("gateway", (), ()),
     ("step", (), ()),
     ("codec", (), ()),
