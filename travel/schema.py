@@ -292,7 +292,7 @@ AGGREGATES = {table.prefix: table.aggregate for table in TABLES} | {
 EVENT_COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("service", "VARCHAR", "who said it"),
     ("type", "VARCHAR", "such as `AccountDebited`"),
-    ("at", "TIMESTAMP", "the broker's time of the input that it was decided from, UTC"),
+    ("said_at", "TIMESTAMP", "the broker's time of the input that it was decided from, UTC"),
     ("subject", "VARCHAR", "the aggregate"),
     ("transaction_id", "VARCHAR", "of the order that it belongs to, if any"),
     ("amount_minor", "BIGINT", "of that order"),
@@ -330,7 +330,7 @@ def event_line(service: str, record: LogRecord, event: Any) -> dict[str, Any]:
     return {
         "service": service,
         "type": type(event).__name__,
-        "at": record.at_ms,
+        "said_at": record.at_ms,
         "subject": (record.key or b"").decode(errors="replace"),
         "transaction_id": getattr(order, "transaction_id", None)
         or getattr(event, "transaction_id", None),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 SQL_LIMIT = 20_000  # characters
+ONE_SELECT = "only one SELECT can be asked: nothing is changed, set or loaded here"
+CHANGING = re.compile(r'"type":"(INSERT|UPDATE|DELETE|MERGE)')  # in DuckDB's tree of a statement
 GRACE_S = 2.0  # for the child to say itself that its time is over
 
 
@@ -118,6 +121,7 @@ def answer(directory: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
             select = _select(asked["sql"])
             names = _names(database, select)
             _load(database, directory, names, asked["at_ms"])
+            _drop(database, names)
             _lock(database, directory, limits)
             if asked["parquet"]:
                 return _written(database, directory, select, limits, Path(asked["parquet"]))
@@ -132,8 +136,13 @@ def _select(sql: str) -> str:
     """The one SELECT in this text. Raises Refused, duckdb.Error."""
     statements = duckdb.extract_statements(sql)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        raise Refused("only one SELECT can be asked: nothing is changed, set or loaded here")
-    return statements[0].query.strip().rstrip(";")
+        raise Refused(ONE_SELECT)
+    select = statements[0].query.strip().rstrip(";")
+    # a SELECT may have a WITH that inserts, updates or deletes
+    tree = duckdb.execute("SELECT json_serialize_sql(?::VARCHAR)", [select]).fetchall()[0][0]
+    if json.loads(tree)["error"] or CHANGING.search(tree):
+        raise Refused(ONE_SELECT)
+    return select
 
 
 def _create(database: Any) -> None:
@@ -145,7 +154,8 @@ def _create(database: Any) -> None:
         shown += [column.select for column in table.columns]
         _table(database, table.name, columns, shown)
     loads = [(name, "BIGINT" if kind == "TIMESTAMP" else kind) for name, kind, _ in EVENT_COLUMNS]
-    shown = ['epoch_ms("at") AS "at"' if name == "at" else f'"{name}"' for name, _ in loads]
+    times = {name for name, kind, _ in EVENT_COLUMNS if kind == "TIMESTAMP"}
+    shown = [f'epoch_ms("{n}") AS "{n}"' if n in times else f'"{n}"' for n, _ in loads]
     for name in EVENTS:
         columns = [f'"{column}" {kind}' for column, kind in loads if column != "partition"]
         _table(database, name, columns, [one for one in shown if one != '"partition"'])
@@ -178,7 +188,9 @@ def _names(database: Any, select: str) -> set[str]:
     return wanted
 
 
-def _load(database: Any, directory: Path, names: Iterable[str], at_ms: int | None) -> None:
+def _load(database: Any, directory: Path, names: set[str], at_ms: int | None) -> None:
+    if not names:
+        return
     snapshot = Snapshot(Source.of(Settings.load()), at_ms)
     try:
         for name in sorted(names):
@@ -187,6 +199,16 @@ def _load(database: Any, directory: Path, names: Iterable[str], at_ms: int | Non
             _copy(database, directory / f"{name}.json", _raw(name), lines)
     finally:
         snapshot.close()
+
+
+def _drop(database: Any, names: set[str]) -> None:
+    """Take away what was not loaded: a table that SQL names in a way not seen must not look empty."""
+    for view, (_, needed, _) in VIEWS.items():
+        if not names.issuperset(needed):
+            database.execute(f"DROP VIEW {view}")
+    for name in {*BY_NAME, *EVENTS} - names:
+        database.execute(f"DROP VIEW {name}")
+        database.execute(f"DROP TABLE {_raw(name)}")
 
 
 def _copy(database: Any, file: Path, table: str, lines: Iterator[Mapping[str, Any]]) -> None:

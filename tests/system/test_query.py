@@ -7,10 +7,10 @@ import io
 from typing import TYPE_CHECKING
 
 import duckdb
-import pytest
 
 from tests.system.test_command_line import refused
 from tests.system.test_travel import Lived, lived, time_of
+from travel.schema import BY_NAME, EVENTS, VIEWS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,9 +52,7 @@ def test_tables_join_and_sum(lived: Lived) -> None:
 
 
 def test_all_tables_can_be_asked(lived: Lived) -> None:
-    shown = rows(lived, "SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1")
-    names = [name for (name,) in shown]
-    assert {"accounts", "balances", "events", "users"} <= set(names)
+    names = [*BY_NAME, *EVENTS, *VIEWS]
     counts = " UNION ALL ".join(f"SELECT '{name}', count(*) FROM {name}" for name in names)
     counted = {name: int(count) for name, count in rows(lived, counts)}
     assert counted["users"] >= 1
@@ -72,51 +70,20 @@ def test_a_table_for_a_terminal(lived: Lived) -> None:
 
 def test_parquet(lived: Lived, tmp_path: Path) -> None:
     file = tmp_path / "events.parquet"
-    sql = "SELECT type, at, amount_minor, data FROM account_events -- all of them"
+    sql = "SELECT type, said_at, amount_minor, data FROM account_events -- all of them"
     done = lived.bank.pipeline("query", sql, "--format", "parquet", "--output", str(file))
     assert done.returncode == 0, done.stderr
-    (count,) = (
-        duckdb.sql(f"SELECT count(*) FROM '{file}' WHERE type = 'AccountDebited'").fetchone() or ()
-    )
+    sql = f"SELECT count(*) FROM '{file}' WHERE type = 'AccountDebited'"
+    ((count,),) = duckdb.connect().execute(sql).fetchall()
     assert count >= 2
     refused(lived.bank.pipeline("query", "SELECT 1", "--format", "parquet"), "--output")
 
 
-def test_more_rows_than_wanted(lived: Lived) -> None:
+def test_what_is_too_much(lived: Lived) -> None:
     done = lived.bank.pipeline("query", "SELECT * FROM range(1000)", "--rows", "10")
     assert len(done.stdout.splitlines()) == 12
     assert "only the first 10 rows" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("sql", "said"),
-    [
-        ("SELECT * FROM nothing", "nothing"),
-        ("SELEC 1", "syntax error"),
-        ("", "one SELECT"),
-        ("SELECT 1; SELECT 2", "one SELECT"),
-        ("DROP TABLE accounts", "one SELECT"),
-        ("INSERT INTO accounts SELECT * FROM accounts", "one SELECT"),
-        ("COPY (SELECT 1) TO '/tmp/streambank-was-here'", "one SELECT"),
-        ("ATTACH '/tmp/streambank-was-here'", "one SELECT"),
-        ("INSTALL httpfs", "one SELECT"),
-        ("SET memory_limit = '100GB'", "one SELECT"),
-        ("PRAGMA database_list", "one SELECT"),
-        ("SELECT * FROM read_csv('/etc/passwd')", "disabled"),
-        ("SELECT * FROM read_text('/etc/passwd')", "disabled"),
-        ("SELECT * FROM glob('/etc/*')", "disabled"),
-        ("SELECT * FROM 'https://bank.example/x.parquet'", "exist"),
-        ("SELECT * FROM range(1) ) ; DROP TABLE accounts --", "syntax error"),
-        ("SELECT 1 UNION ALL SELECT * FROM query('COPY (SELECT 1) TO ''/tmp/x''')", "SELECT"),
-        ("SELECT count(DISTINCT a.range * 10000000 + b.range) FROM range(10000000) a, range(100) b", "MiB"),
-    ],
-)  # fmt: skip
-def test_what_query_does_not_do(lived: Lived, sql: str, said: str) -> None:
-    done = lived.bank.pipeline("query", sql)
-    refused(done, said)
-
-
-def test_a_query_without_end(lived: Lived) -> None:
+    refused(lived.bank.pipeline("query", "SELECT * FROM nothing"), "nothing")
     sql = (
         "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE hash(a.range, b.range) = 1"
     )

@@ -1,0 +1,102 @@
+"""SQL of strangers: what is refused, what it may cost, and that the tables are what their page says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pytest
+
+from travel import sql
+from travel.schema import BY_NAME, EVENT_COLUMNS, EVENTS
+from travel.sql import Limits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMALL = Limits(rows=10, seconds=60, bytes=64 << 20)
+
+
+def asked(directory: Path, text: str, limits: Limits = SMALL) -> dict[str, Any]:
+    question = {"sql": text, "at_ms": None, "limits": asdict(limits), "parquet": None}
+    return sql.answer(directory, question)
+
+
+def test_more_rows_than_wanted(tmp_path: Path) -> None:
+    found = asked(tmp_path, "SELECT * FROM range(10000000) -- all of them")
+    assert found["rows"] == [[n] for n in range(10)]
+    assert found["truncated"]
+    assert not asked(tmp_path, "SELECT * FROM range(10)")["truncated"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("SELECT * FROM nothing", "nothing"),
+        ("SELEC 1", "syntax error"),
+        ("", "one SELECT"),
+        ("SELECT 1; SELECT 2", "one SELECT"),
+        ("DROP TABLE accounts", "one SELECT"),
+        ("INSERT INTO loaded_accounts SELECT * FROM loaded_accounts", "one SELECT"),
+        ("WITH x AS (DELETE FROM loaded_accounts RETURNING *) SELECT * FROM x", "one SELECT"),
+        (
+            "WITH x AS (INSERT INTO loaded_legs BY NAME SELECT 1 AS partition) SELECT 1",
+            "one SELECT",
+        ),
+        ("COPY (SELECT 1) TO '/tmp/x'", "one SELECT"),
+        ("ATTACH '/tmp/x'", "one SELECT"),
+        ("INSTALL httpfs", "one SELECT"),
+        ("SET memory_limit = '100GB'", "one SELECT"),
+        ("PRAGMA database_list", "one SELECT"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "disabled"),
+        ("SELECT * FROM read_text('/etc/passwd')", "disabled"),
+        ("SELECT * FROM glob('/etc/*')", "disabled"),
+        ("SELECT * FROM '/etc/passwd.csv'", "disabled"),
+        ("SELECT * FROM 'https://bank.example/x.parquet'", "disabled"),
+        ("SELECT * FROM range(1) ) ; DROP TABLE loaded_accounts --", "syntax error"),
+        ("SELECT * FROM query('COPY (SELECT 1) TO ''/tmp/x''')", "SELECT"),
+        ("SELECT * FROM credentials", "credentials"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    assert said in asked(tmp_path, text)["refused"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_query_that_needs_too_much_memory(tmp_path: Path) -> None:
+    text = "SELECT count(DISTINCT hash(a.range, b.range)) FROM range(100000) a, range(1000) b"
+    assert "64 MiB" in asked(tmp_path, text)["too_large"]
+
+
+def test_values_that_json_has_not(tmp_path: Path) -> None:
+    text = """SELECT 9223372036854775807::HUGEINT * 4, 'NaN'::DOUBLE, TIMESTAMP '2026-03-01 12:00:00.5',
+              1.10::DECIMAL(9, 2), MAP {'USD': 5}, [1, NULL], true, 'é' || chr(0) || '😀', NULL"""
+    assert asked(tmp_path, text)["rows"] == [
+        ["36893488147419103228", None, "2026-03-01T12:00:00.500000Z", "1.10", {"USD": 5},
+         [1, None], True, "é\x00😀", None]
+    ]  # fmt: skip
+
+
+def test_the_tables_are_as_documented() -> None:
+    database = duckdb.connect()
+    sql._create(database)
+
+    def columns(name: str) -> list[tuple[str, str]]:
+        return sorted((n, kind) for n, kind, *_ in database.execute(f"DESCRIBE {name}").fetchall())
+
+    for table in BY_NAME.values():
+        assert columns(table.name) == sorted(table.described)
+    for name in EVENTS:
+        assert columns(name) == sorted((column, kind) for column, kind, _ in EVENT_COLUMNS)
+
+
+def test_a_table_that_is_not_named_is_not_there(tmp_path: Path) -> None:
+    names = "SELECT view_name FROM duckdb_views() WHERE NOT internal"
+    assert asked(tmp_path, names)["rows"] == []
+    database = duckdb.connect()
+    sql._create(database)
+    assert sql._names(database, "SELECT * FROM query_table('accounts')") == {"accounts"}
+    assert sql._names(database, "SELECT * FROM balances, legs l WHERE EXISTS (FROM users)") == {
+        "accounts", "legs", "users",
+    }  # fmt: skip
