@@ -1,0 +1,241 @@
+"""How documents lie in MySQL: a table a kind, a column a field, and back to the very same JSON.
+
+    {"order": {"currency": "EUR", …}, "steps": […]}  <-->  currency = 'EUR', steps = '[…]'
+
+`stores/migrations/` creates the tables; a test holds both against the rows of the domain. Lists and
+maps are JSON columns, but an account's balances are rows of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import Enum
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stores.catalog import ENTRIES, EVENTS, KINDS, Entry, Said
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stores.catalog import Document, Kind
+
+
+class Form(Enum):
+    """How a value of JSON is told to SQL."""
+
+    PLAIN = "plain"  # text, integer, null
+    JSON = "json"
+    FLAG = "flag"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column, and where its value stands in the document; none: not there, it is the key."""
+
+    name: str
+    path: tuple[str, ...]
+    form: Form = Form.PLAIN
+
+    def of(self, document: Document) -> Any:
+        value: Any = document
+        for name in self.path:
+            value = value[name]
+        return orjson.dumps(value).decode() if self.form is Form.JSON else value
+
+    def put(self, document: Document, value: Any) -> None:
+        if self.form is Form.JSON:
+            value = orjson.loads(value)
+        elif self.form is Form.FLAG:
+            value = bool(value)
+        *outer, last = self.path
+        for name in outer:
+            document = document.setdefault(name, {})
+        document[last] = value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table; its rows are known by `key`, which need not be a field of the document."""
+
+    name: str
+    key: str
+    columns: tuple[Column, ...]
+    revised: bool = True  # rows change; else they are only added
+
+    @cached_property
+    def keyed(self) -> bool:
+        """Whether the key is a field of the document."""
+        return any(column.name == self.key for column in self.columns)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The columns that are written."""
+        key = () if self.keyed else (self.key,)
+        revision = ("revision",) if self.revised else ()
+        return (*key, *(column.name for column in self.columns), *revision)
+
+    def values(self, key: str, document: Document, revision: int) -> tuple[Any, ...]:
+        """A row, as `names`."""
+        own = [column.of(document) for column in self.columns]
+        if not self.keyed:
+            own.insert(0, key)
+        if self.revised:
+            own.append(revision)
+        return tuple(own)
+
+    def insert(self, name: str) -> str:
+        """The statement that writes rows to the table of this name."""
+        return upsert(name, self.names, self.revised)
+
+    @cached_property
+    def select(self) -> str:
+        """What `document` is made of, from a table called t: the key first."""
+        return ", ".join([f"t.{self.key}", *(f"t.{column.name}" for column in self.columns)])
+
+    def document(self, row: Sequence[Any]) -> Document:
+        found: Document = {}
+        for column, value in zip(self.columns, row[1:], strict=True):
+            column.put(found, value)
+        return found
+
+
+def upsert(name: str, columns: Sequence[str], revised: bool) -> str:
+    """A statement for many rows: what is there gives way to what lies further on in the log."""
+    places = ", ".join(["%s"] * len(columns))
+    first = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({places}) ON DUPLICATE KEY UPDATE "
+    if not revised:  # not IGNORE, which would let bad values pass too
+        return f"{first}{columns[0]}={name}.{columns[0]}"
+    # assignments go from left to right, so that the revision, last, is compared as it was
+    kept = [f"{c}=IF(VALUES(revision)>={name}.revision, VALUES({c}), {name}.{c})" for c in columns]
+    return first + ", ".join(kept)
+
+
+def _plain(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, (name,)) for name in names)
+
+
+def _json(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, (name,), Form.JSON) for name in names)
+
+
+def _order(*without: str) -> tuple[Column, ...]:
+    """The order that a transaction, a payment and a review carry."""
+    plain = (
+        *("transaction_id", "type", "amount_minor", "currency", "source_account_id"),
+        *("destination_account_id", "owner_id", "actor_id", "rail", "deadline_ms"),
+    )
+    return (
+        *(Column(name, ("order", name)) for name in plain if name not in without),
+        Column("privileged", ("order", "privileged"), Form.FLAG),
+        Column("ordered_ms", ("order", "created_ms")),
+    )
+
+
+_CHANGED = _plain("version", "created_ms", "updated_ms")
+_ENTRY = tuple(Column(field.name, (field.name,)) for field in fields(Entry))
+_SAID_NAMES = {"partition": "log_partition", "offset": "log_offset"}
+_SAID = tuple(
+    Column(
+        _SAID_NAMES.get(field.name, field.name),
+        (field.name,),
+        Form.JSON if field.name == "data" else Form.PLAIN,
+    )
+    for field in fields(Said)
+)
+
+ACCOUNTS = Table(
+    name="accounts",
+    key="account_id",
+    columns=(
+        *_plain("account_id", "user_id", "name", "status", "open_legs", "request_hash"),
+        *_CHANGED,
+    ),
+)
+BALANCES = ("account_id", "currency", "amount_minor", "overdraft_limit_minor", "revision")
+TABLES: Mapping[str, Table] = {
+    "users": Table(
+        name="users",
+        key="user_id",
+        columns=(*_plain("user_id", "email", "name"), *_json("roles"), *_CHANGED),
+    ),
+    "accounts": ACCOUNTS,
+    "transactions": Table(
+        name="transactions",
+        key="transaction_id",
+        columns=(
+            *_order(),
+            *_plain("description", "reference", "request_hash", "status", "reason", "review_id"),
+            *_json("metadata", "balances", "steps"),
+            *_CHANGED,
+            *_plain("completed_ms"),
+        ),
+    ),
+    "payments": Table(
+        name="payments",
+        key="transaction_id",
+        columns=(
+            *_order(),
+            *_plain("payment_id", "status", "attempt", "provider_reference", "reason", "due_ms"),
+            *_json("balances", "steps"),
+            *_CHANGED,
+        ),
+    ),
+    "notifications": Table(
+        name="notifications", key="notification_id", columns=_plain("user_id", "template", "at_ms")
+    ),
+    "reviews": Table(
+        name="reviews",
+        key="review_id",
+        columns=(
+            *_order(),
+            *_plain("review_id", "score", "status", "note", "decided_ms"),
+            Column("decided_by", ("actor_id",)),
+            *_json("rules", "steps"),
+            *_CHANGED,
+        ),
+    ),
+    "blacklist": Table(
+        name="blacklist", key="entry", columns=_plain("kind", "value", "note", "at_ms")
+    ),
+    ENTRIES: Table(name="entries", key="entry_id", columns=_ENTRY, revised=False),
+    EVENTS: Table(name="audit_trail", key="event_id", columns=_SAID, revised=False),
+}
+assert {kind.name for kind in KINDS} <= TABLES.keys()
+
+
+def table_of(kind: Kind) -> Table:
+    return TABLES[kind.name]
+
+
+def entry_id(entry: Entry) -> str:
+    return f"{entry.event_id}/{entry.number:03d}"
+
+
+def balance_rows(document: Document, revision: int) -> list[tuple[Any, ...]]:
+    """An account's balances, as BALANCES."""
+    limits = document["overdraft_limits"]
+    return [
+        (document["account_id"], currency, amount_minor, limits.get(currency), revision)
+        for currency, amount_minor in document["balances"].items()
+    ]
+
+
+# an account's balances in one value, so that a question is one statement and sees one moment
+BALANCES_OF = (
+    "(SELECT JSON_OBJECTAGG(b.currency, JSON_ARRAY(b.amount_minor, b.overdraft_limit_minor))"
+    " FROM balances b WHERE b.account_id = t.account_id)"
+)
+
+
+def account_document(row: Sequence[Any]) -> Document:
+    """From the columns of ACCOUNTS and, last, BALANCES_OF."""
+    *own, found = row
+    balances = orjson.loads(found) if found else {}
+    return {
+        **ACCOUNTS.document(own),
+        "balances": {currency: amount_minor for currency, (amount_minor, _) in balances.items()},
+        "overdraft_limits": {c: limit for c, (_, limit) in balances.items() if limit is not None},
+    }

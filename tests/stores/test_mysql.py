@@ -1,0 +1,211 @@
+"""The MySQL store on a real MariaDB: what is written can be read, once, however often it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from domain.account import Account
+from stores.catalog import ENTRIES, EVENTS, KINDS, Entry, Overtaken, Said, change, json_of
+from stores.mysql_tables import TABLES
+from tests.domain.stories import NOON_MS
+from tests.schemas.things import things
+from tests.stores.mysql_database import fresh, sql
+from tests.stores.things import (
+    ACCOUNTS,
+    BLACKLIST,
+    USERS,
+    batch,
+    entry,
+    fact,
+    listed,
+    unlisted,
+    user,
+)
+
+if TYPE_CHECKING:
+    from deploy.local.mariadb import MariaDB
+    from stores.catalog import At, Batch, Kind
+    from stores.mysql import MySQL
+
+LOG: At = ("user-table-changelog", 0)
+RISK_LOG: At = ("risk-table-changelog", 0)
+HOSTILE = ("O'Brien\" \\ \0 \x1a %s %(x)s {$where: '1'}", "🏦 Zoë ﷽ \u200b", "-- '; DROP TABLE users", "a ")
+
+
+async def in_order(store: MySQL, *batches: Batch, at: At = LOG) -> None:
+    for offset, said in enumerate(batches):
+        await store.write(at, offset, offset + 1, said)
+
+
+def rows(kind: Kind) -> st.SearchStrategy[Any]:
+    made = things(kind.row)
+    if kind.row is Account:  # no limit but in a currency that is held
+        made = made.map(
+            lambda row: replace(
+                row,
+                overdraft_limits={
+                    c: n for c, n in row.overdraft_limits.items() if c in row.balances
+                }
+                | dict.fromkeys(list(row.balances)[:1], 7),
+            )
+        )
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+async def test_a_document_comes_back_as_it_was(mariadb: MariaDB, kind: Kind) -> None:
+    async with fresh(mariadb) as store:
+        offset = 0
+
+        async def check(row: Any) -> None:
+            nonlocal offset
+            key = f"k{offset}"
+            if isinstance(row, Account):  # a currency never leaves an account
+                row = replace(row, account_id=f"{row.account_id}{offset}")
+            said = change(kind, f"{kind.prefix}{key}", row)
+            table = TABLES[kind.name]
+            if table.keyed:
+                column = next(c for c in table.columns if c.name == table.key)
+                said = replace(said, key=column.of(said.document))
+            await store.write((kind.changelog, 0), offset, offset + 1, batch(said))
+            offset += 1
+            assert await store.document(kind, said.key) == json_of(row)
+
+        loop = asyncio.get_running_loop()
+
+        @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(rows(kind))
+        def run(row: Any) -> None:
+            asyncio.run_coroutine_threadsafe(check(row), loop).result(30)
+
+        await asyncio.to_thread(run)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+async def test_hostile_text_stays_text(mariadb: MariaDB, text: str) -> None:
+    async with fresh(mariadb) as store:
+        person = user(text, name=text, email=text, roles=[text])
+        said = fact(text, aggregate_id=text, actor_id=text, data={text: [text, {"$where": text}]})
+        posted = entry(text, 1, account=text, amount_minor=-(10**15))
+        await in_order(store, batch(person, said, posted))
+        assert await store.document(USERS, text) == person.document
+        assert [doc async for _, doc in store.scan(EVENTS)] == [json_of(said)]
+        assert [doc async for _, doc in store.scan(ENTRIES)] == [json_of(posted)]
+
+
+async def test_a_megabyte_of_metadata(mariadb: MariaDB) -> None:
+    async with fresh(mariadb) as store:
+        large = user("ada", roles=["\\'🏦" * 200_000])
+        await in_order(store, batch(user("bob"), large, user("eve")))
+        assert await store.document(USERS, "ada") == large.document
+
+
+async def test_ids_are_told_apart_to_the_last_byte(mariadb: MariaDB) -> None:
+    ids = ["ada", "Ada", "ada ", "adä", "ada\0"]
+    async with fresh(mariadb) as store:
+        await in_order(store, batch(*(user(name) for name in ids)))
+        found = await store.documents(USERS, ids)
+        assert {key: doc["name"] for key, doc in found.items()} == {name: name for name in ids}
+
+
+async def test_a_document_gives_way_to_what_lies_further_on(mariadb: MariaDB) -> None:
+    async with fresh(mariadb) as store:
+        await in_order(store, batch(user("ada", 1)), batch(user("ada", 2)))
+        sql_rewind(store)
+        await store.write(LOG, 0, 1, batch(user("ada", 1)))
+        found = await store.document(USERS, "ada")
+        assert found is not None
+        assert found["version"] == 2
+
+
+def sql_rewind(store: MySQL, to: int = 0) -> None:
+    sql(url_of(store), "UPDATE positions SET following = %s", to)
+
+
+def url_of(store: MySQL) -> str:
+    told = store.pool.options
+    return f"mysql://{told['user']}:{told['password']}@{told['host']}:{told['port']}/{told['db']}"
+
+
+async def test_what_left_the_blacklist_is_gone(mariadb: MariaDB) -> None:
+    async with fresh(mariadb) as store:
+        await in_order(
+            store, batch(listed("mal", NOON_MS)), batch(unlisted("mal")), at=RISK_LOG
+        )
+        assert await store.document(BLACKLIST, "user/mal") is None
+        await store.write(RISK_LOG, 2, 3, batch(listed("mal", NOON_MS - 1)))
+        assert await store.document(BLACKLIST, "user/mal") == listed("mal", NOON_MS - 1).document
+
+
+async def test_of_two_writers_one_is_overtaken_and_writes_nothing(mariadb: MariaDB) -> None:
+    async with fresh(mariadb) as store:
+        await in_order(store, batch(user("ada")))
+        done = await asyncio.gather(
+            *(store.write(LOG, 1, 2 + n, batch(user(f"u{n}"))) for n in range(8)),
+            return_exceptions=True,
+        )
+        won = [n for n, outcome in enumerate(done) if outcome is None]
+        assert len(won) == 1
+        assert all(isinstance(e, Overtaken) and e.stored == 2 + won[0] for e in done if e)
+        assert {key async for key, _ in store.scan("users")} == {"ada", f"u{won[0]}"}
+        assert await store.positions() == {LOG: 2 + won[0]}
+
+
+async def test_a_position_that_is_not_there_is_zero(mariadb: MariaDB) -> None:
+    async with fresh(mariadb) as store:
+        with pytest.raises(Overtaken) as overtaken:
+            await store.write(LOG, 5, 6, batch(user("ada")))
+        assert overtaken.value.stored == 0
+        assert await store.document(USERS, "ada") is None
+
+
+HISTORY = [
+    batch(user("ada", 1), fact("e1"), entry("e1")),
+    batch(user("ada", 2), user("bob", 1), fact("e2"), entry("e2"), entry("e2", 1)),
+    batch(user("bob", 2)),
+    batch(user("ada", 3), fact("e3")),
+]
+
+
+async def contents(store: MySQL) -> dict[str, Any]:
+    return {
+        name: [doc async for _, doc in store.scan(name)] for name in ("users", EVENTS, ENTRIES)
+    }
+
+
+async def test_told_again_in_any_order_is_told_once(mariadb: MariaDB) -> None:
+    async with fresh(mariadb) as store, fresh(mariadb) as told_once:
+        await in_order(told_once, *HISTORY)
+        expected = await contents(told_once)
+        loop = asyncio.get_running_loop()
+
+        async def check(again: list[int]) -> None:
+            for name in ("users", "audit_trail", "entries", "positions"):
+                sql(url_of(store), f"DELETE FROM {name}")
+            await in_order(store, *HISTORY)
+            for number in again:  # as if by a writer from before: it must change nothing
+                sql_rewind(store, number)
+                await store.write(LOG, number, number + 1, HISTORY[number])
+            assert await contents(store) == expected
+
+        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(st.lists(st.integers(0, len(HISTORY) - 1), max_size=6))
+        def run(again: list[int]) -> None:
+            asyncio.run_coroutine_threadsafe(check(again), loop).result(30)
+
+        await asyncio.to_thread(run)
+
+
+def test_each_field_of_a_row_has_a_column() -> None:
+    for kind in KINDS:
+        there = {column.path[0] for column in TABLES[kind.name].columns}
+        there |= {"balances", "overdraft_limits"} if kind is ACCOUNTS else set()
+        assert there == {field.name for field in fields(kind.row)}, kind.name
+    for name, row in ((ENTRIES, Entry), (EVENTS, Said)):
+        assert {c.path[0] for c in TABLES[name].columns} == {field.name for field in fields(row)}
