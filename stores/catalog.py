@@ -171,10 +171,23 @@ class Unavailable(Exception):
     """The store does not answer, or its breaker is open: nothing was read or is known written."""
 
 
+class OtherSchema(Exception):
+    """The store's schema is older or newer than this program: one sentence, and what to do."""
+
+
 class Store(Protocol):
     """What a projection needs of a store. All raise Unavailable while it does not answer."""
 
     name: str
+
+    async def migrate(self) -> int:
+        """Bring the schema to this program's number and return it. Raises OtherSchema."""
+
+    async def check(self) -> None:
+        """Raises OtherSchema."""
+
+    async def close(self) -> None:
+        """Let go of all connections."""
 
     async def positions(self) -> dict[At, int]:
         """The offset from which each partition is to be read; absent: from its first record."""
