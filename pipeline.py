@@ -5,6 +5,7 @@
                                          +---- routed facts -+        (topics/subscriptions.py)
     worker perform   rail.inbox -> the payment rail -> payment.inbox
     worker relay     <service>.events -> inboxes off the money path
+    worker project-mysql | project-mongodb   changelogs, <service>.events -> that store
 
 Each service is one Faust app, its id its consumer group, with its own table; any set of them runs
 in one process. What a service decides is in `domain/`, what it is connected to in `agents/`.
@@ -13,6 +14,7 @@ in one process. What a service decides is in `domain/`, what it is connected to 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import hashlib
 import os
 import sys
@@ -29,7 +31,9 @@ from confluent_kafka.admin import AdminClient
 
 import logs
 from agents import account, notification, payment, risk, transaction, user
+from agents import project as projecting
 from agents.perform import Perform, Wiring
+from agents.project import Lost, Project
 from agents.recent import Recent
 from agents.redrive import NoOrigin, redrive
 from agents.relay import Relay
@@ -37,9 +41,14 @@ from agents.transact import Shell
 from agents.worker import CannotStart, Workers
 from domain.services import DECIDERS
 from domain.user import RegisterUser, Role, UserCommandRefused, UserRegistered
+from proof import stores as stores_proof
+from proof.reader import Reader
 from proof.run import Verification
 from schemas.codec import Codec
 from settings import BadSetting, Settings
+from stores.catalog import OtherSchema, Unavailable
+from stores.configured import NAMES as STORES
+from stores.configured import Whole, configured
 from streaming import App, DriverConfig, DriverError
 from topics import apply as topics_apply
 from topics.catalog import SCHEMAS, TOPICS, Installation, Kind
@@ -53,7 +62,7 @@ from travel.sql import run as run_query
 from travel.timeline import Timeline, document, lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from agents.transact import Service
 
@@ -69,7 +78,8 @@ SERVICES: dict[str, Service] = {
     )
 }
 PERFORM, RELAY = "perform", "relay"
-RUNNABLE = (*SERVICES, PERFORM, RELAY)
+PROJECTIONS = {f"project-{name}": name for name in STORES}
+RUNNABLE = (*SERVICES, PERFORM, RELAY, *PROJECTIONS)
 BROKER_S = 5.0  # for the broker's first answer
 GATHER_S = {RELAY: 0.2, "notification": 0.2}  # nobody waits for them: fewer, larger transactions
 
@@ -80,6 +90,7 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
     workers = Workers(settings)
     lookup = SchemaLog(settings.kafka, f"{settings.prefix}{SCHEMAS}")
     recent = Recent() if len(services) > 1 else None
+    stores = configured(settings)
     for name in services:
         codec = Codec(lookup)
         if name == PERFORM:
@@ -91,6 +102,18 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
                 session_timeout_s=settings.session_timeout_s,
             )
             workers.perform = Perform(wiring, codec, settings.rail_url)
+        elif name in PROJECTIONS:
+            workers.projects[name] = Project(
+                projecting.Wiring(
+                    kafka=settings.kafka,
+                    namespace=settings.prefix,
+                    instance=settings.instance,
+                    static_membership=settings.static_membership,
+                    session_timeout_s=settings.session_timeout_s,
+                ),
+                codec,
+                stores[PROJECTIONS[name]],
+            )
         elif name == RELAY:
             workers.relay = Relay(_app(settings, RELAY), DECIDERS, codec, where, recent)
         else:
@@ -143,6 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(Settings.load(), options))
     except (BadSetting, CannotStart, DriverError, LookupError, NoOrigin) as exc:
         return _fail(str(exc))
+    except (Lost, OtherSchema, Unavailable) as exc:
+        return _fail(str(exc))
     except (topics_apply.TopicMismatch, BadMoment, Refused, TooLarge) as exc:
         return _fail(str(exc))
     except KafkaException as exc:
@@ -158,7 +183,11 @@ def _fail(sentence: str) -> int:
 
 
 def worker(settings: Settings, options: argparse.Namespace) -> int:
-    names = _chosen(options.services, RUNNABLE)
+    there = configured(settings)
+    missing = [name for name, store in PROJECTIONS.items() if store not in there]
+    if unset := [name for name in options.services if name in missing]:
+        raise CannotStart(_not_configured(PROJECTIONS[unset[0]]))
+    names = [name for name in _chosen(options.services, RUNNABLE) if name not in missing]
     if options.ops_port is not None:
         settings = replace(settings, ops_port=options.ops_port)
     logs.configure("+".join(names) if len(names) < 3 else "worker", settings.log_level)
@@ -188,11 +217,46 @@ def topics(settings: Settings, _options: argparse.Namespace) -> int:
     return 0
 
 
+def stores(settings: Settings, _options: argparse.Namespace) -> int:
+    return asyncio.run(_migrate(configured(settings)))
+
+
+async def _migrate(stores: Mapping[str, Whole]) -> int:
+    for name, store in stores.items():
+        try:
+            print(f"{name} is at {await store.migrate()}")
+        finally:
+            await store.close()
+    if not stores:
+        print("no store is configured")
+    return 0
+
+
+def _not_configured(store: str) -> str:
+    return f"there is no {store}: set STREAMBANK_{store.upper()}_URL"
+
+
 def verify(settings: Settings, options: argparse.Namespace) -> int:
     names = _chosen(options.service or ["all"], tuple(SERVICES))
     _reach_broker(settings)
-    run = Verification(settings.kafka, installation(settings), _codec(settings), _show)
-    return 0 if run.run({name: SERVICES[name] for name in names}, options.decide) else 1
+    codec = _codec(settings)
+    run = Verification(settings.kafka, installation(settings), codec, _show)
+    right = run.run({name: SERVICES[name] for name in names}, options.decide)
+    if not options.service:
+        right = asyncio.run(_verify_stores(settings, codec)) and right
+    return 0 if right else 1
+
+
+async def _verify_stores(settings: Settings, codec: Codec) -> bool:
+    right, where = True, (settings.prefix, settings.partitions)
+    for name, store in configured(settings).items():
+        reader = Reader(settings.kafka)
+        try:
+            right = await stores_proof.verify(name, store, reader, codec, where, _show) and right
+        finally:
+            reader.close()
+            await store.close()
+    return right
 
 
 def replay(settings: Settings, options: argparse.Namespace) -> int:
@@ -473,6 +537,9 @@ def _parser() -> argparse.ArgumentParser:
 
     add_topics = add("topics", topics, "create the topics, or say why they can't be as they should")
     add_topics.add_argument("action", choices=["apply"], help="bring the broker up to the catalog")
+
+    add_stores = add("stores", stores, "bring the schema of each store up to this program")
+    add_stores.add_argument("action", choices=["migrate"], help="take the steps that are missing")
 
     add_verify = add("verify", verify, "compute all state again from the logs and compare")
     add_verify.add_argument(

@@ -1,6 +1,6 @@
 r"""A worker process: any set of services in one event loop, and one ops server for all of them.
 
-    started --apps, perform, ops server--> running --SIGTERM | SIGINT--> stopped, exit 0
+    started --apps, perform, projections, ops server--> running --SIGTERM | SIGINT--> stopped, exit 0
                                                    \--anything breaks--> exit with a code of its own
 
 On a signal each running transaction ends first, then the group is left. What breaks is not mended
@@ -24,6 +24,7 @@ from confluent_kafka.admin import AdminClient
 
 from agents.operations import Check, Operations, disk, polled
 from agents.perform import Perform
+from agents.project import Project
 from agents.relay import Relay
 from agents.transact import Shell
 from settings import Settings
@@ -50,6 +51,7 @@ class Workers:
     shells: dict[str, Shell] = field(default_factory=dict)
     relay: Relay | None = None
     perform: Perform | None = None
+    projects: dict[str, Project] = field(default_factory=dict)  # by what runs them is called
 
     @property
     def apps(self) -> list[Any]:
@@ -61,7 +63,12 @@ class Workers:
     def names(self) -> list[str]:
         """The services that run here."""
         others = {"perform": self.perform, "relay": self.relay}
-        return [*self.shells, *(name for name, runs in others.items() if runs)]
+        return [*self.shells, *(name for name, runs in others.items() if runs), *self.projects]
+
+    @property
+    def consumers(self) -> list[Perform | Project]:
+        """What reads topics on its own, beside the apps."""
+        return [*([self.perform] if self.perform else []), *self.projects.values()]
 
     async def run(self, stop: asyncio.Event | None = None) -> None:
         """Until a signal or `stop`. Raises CannotStart, or what broke."""
@@ -75,17 +82,13 @@ class Workers:
             for app in self.apps:
                 running.push_async_callback(app.stop)
             await asyncio.gather(*(_start(app) for app in self.apps))
-            performing = asyncio.create_task(self._perform())
+            reading = [asyncio.create_task(consumer.run()) for consumer in self.consumers]
             log.info("running", extra={"services": self.names})
-            await _until(stop, self.apps, performing if self.perform else None)
+            await _until(stop, self.apps, reading)
             log.info("stopping", extra={"services": self.names})
-            if self.perform:
-                self.perform.stop()
-                await performing
-
-    async def _perform(self) -> None:
-        if self.perform is not None:
-            await self.perform.run()
+            for consumer in self.consumers:
+                consumer.stop()
+            await asyncio.gather(*reading)
 
     def checks(self, broker: Broker) -> tuple[Check, ...]:
         """What this process must have to be ready."""
@@ -98,6 +101,7 @@ class Workers:
             found.append(polled("relay", lambda: consumer.last_poll_s, lambda: consumer.ready))
         if (perform := self.perform) is not None:
             found.append(polled("perform", lambda: perform.last_poll_s, lambda: perform.ready))
+        found += [Check(name=name, problem=one.problem) for name, one in self.projects.items()]
         return tuple(found)
 
 
@@ -144,16 +148,15 @@ async def _start(app: Any) -> None:
     await app.start()
 
 
-async def _until(
-    stop: asyncio.Event, apps: list[Any], performing: asyncio.Task[None] | None
-) -> None:
-    """Wait for `stop`. Raises what an app or perform broke on."""
+async def _until(stop: asyncio.Event, apps: list[Any], reading: list[asyncio.Task[None]]) -> None:
+    """Wait for `stop`. Raises what an app or a consumer broke on."""
     while not stop.is_set():
         for app in apps:
             if app.crashed:
                 raise app.crash_reason or RuntimeError(f"{app.conf.id} crashed")
-        if performing is not None and performing.done():
-            performing.result()
+        for task in reading:
+            if task.done():
+                task.result()
         try:
             await asyncio.wait_for(stop.wait(), LOOK_S)
         except TimeoutError:

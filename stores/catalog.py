@@ -38,8 +38,8 @@ def _version(row: Any) -> int:
 
 def _account(row: Any) -> int:
     """An account's version counts what its owner sees; that a leg closed changes the row too."""
-    open_legs = min(row.open_legs, _LEGS - 1)
-    return int(row.version) * _LEGS + _LEGS - 1 - open_legs
+    open_legs: int = min(row.open_legs, _LEGS - 1)
+    return _version(row) * _LEGS + _LEGS - 1 - open_legs
 
 
 _LEGS = 1 << 20

@@ -74,7 +74,7 @@ class MySQL:
         await self.pool.close()
 
     async def migrate(self) -> int:
-        """Bring the database to this program's number and return it. Raises SchemaMismatch.
+        """Bring the database to this program's number and return it. Raises OtherSchema.
 
         Again, or by several at once: the same.
         """
@@ -85,7 +85,7 @@ class MySQL:
             connection.close()
 
     async def check(self) -> None:
-        """Raises SchemaMismatch when the database is older or newer than this program."""
+        """Raises OtherSchema when the database is older or newer than this program."""
         await self.pool.read(schema.check)
 
     # what a projection needs

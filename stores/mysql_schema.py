@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stores.catalog import Unavailable
+from stores.catalog import OtherSchema, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,10 +30,6 @@ STATE = (
 )
 EXACT = "utf8mb4_0900_bin"  # MySQL's collation that tells all texts apart, blanks at the end too
 EXACT_MARIADB = "utf8mb4_nopad_bin"
-
-
-class SchemaMismatch(Exception):
-    """The database is older or newer than this program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +91,12 @@ def foreign_keys() -> tuple[ForeignKey, ...]:
 
 
 async def migrate(connection: Any, database: str) -> int:
-    """Take the steps that are missing; answers the number reached. Raises SchemaMismatch."""
+    """Take the steps that are missing; answers the number reached. Raises OtherSchema."""
     async with connection.cursor() as cursor, Lock(cursor, f"{database}.migrate"):
         await cursor.execute(STATE)
         number = await reached(cursor)
         if number > len(steps()):
-            raise SchemaMismatch(_newer(number))
+            raise OtherSchema(_newer(number))
         await cursor.execute("SELECT VERSION()")
         exact = EXACT_MARIADB if "MariaDB" in (await cursor.fetchone())[0] else EXACT
         for step in steps()[number:]:
@@ -114,15 +110,15 @@ async def migrate(connection: Any, database: str) -> int:
 
 
 async def check(cursor: Any) -> None:
-    """Raises SchemaMismatch unless the database is as this program expects it."""
+    """Raises OtherSchema unless the database is as this program expects it."""
     number = await reached(cursor)
     if number < len(steps()):
-        raise SchemaMismatch(
+        raise OtherSchema(
             f"the MySQL database is at {number}, this program needs {len(steps())}: "
             "run `pipeline.py stores migrate`"
         )
     if number > len(steps()):
-        raise SchemaMismatch(_newer(number))
+        raise OtherSchema(_newer(number))
 
 
 def _newer(number: int) -> str:

@@ -163,6 +163,7 @@ class Stack:
         for part in self.needed:
             self._until_ready(part)
         self.run_pipeline("topics", "apply")
+        self.run_pipeline("stores", "migrate")
         for part in (self.worker, self.gateway):
             part.start()
         for part in (self.worker, self.gateway):

@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 
 LOG: At = ("user-table-changelog", 0)
 RISK_LOG: At = ("risk-table-changelog", 0)
-HOSTILE = ("O'Brien\" \\ \0 \x1a %s %(x)s {$where: '1'}", "🏦 Zoë ﷽ \u200b", "-- '; DROP TABLE users", "a ")
+HOSTILE = (
+    "O'Brien\" \\ \0 \x1a %s %(x)s {$where: '1'}",
+    "🏦 Zoë ﷽ \u200b",
+    "-- '; DROP TABLE users",
+    "a ",
+)
 
 
 async def in_order(store: MySQL, *batches: Batch, at: At = LOG) -> None:
@@ -135,9 +140,7 @@ def url_of(store: MySQL) -> str:
 
 async def test_what_left_the_blacklist_is_gone(mariadb: MariaDB) -> None:
     async with fresh(mariadb) as store:
-        await in_order(
-            store, batch(listed("mal", NOON_MS)), batch(unlisted("mal")), at=RISK_LOG
-        )
+        await in_order(store, batch(listed("mal", NOON_MS)), batch(unlisted("mal")), at=RISK_LOG)
         assert await store.document(BLACKLIST, "user/mal") is None
         await store.write(RISK_LOG, 2, 3, batch(listed("mal", NOON_MS - 1)))
         assert await store.document(BLACKLIST, "user/mal") == listed("mal", NOON_MS - 1).document
@@ -174,9 +177,7 @@ HISTORY = [
 
 
 async def contents(store: MySQL) -> dict[str, Any]:
-    return {
-        name: [doc async for _, doc in store.scan(name)] for name in ("users", EVENTS, ENTRIES)
-    }
+    return {name: [doc async for _, doc in store.scan(name)] for name in ("users", EVENTS, ENTRIES)}
 
 
 async def test_told_again_in_any_order_is_told_once(mariadb: MariaDB) -> None:

@@ -35,7 +35,7 @@ class Installation:
         self.bootstrap = bootstrap
         self.directory = directory
         self.prefix = f"s{uuid.uuid4().hex[:8]}-"
-        self.rail_port, self.ops_port = free_ports(2)
+        self.rail_port, self.ops_port, self.beside_port = free_ports(3)
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("STREAMBANK_")},
             "STREAMBANK_KAFKA_BOOTSTRAP": bootstrap,
@@ -61,9 +61,12 @@ class Installation:
     def client(self, *tails: str) -> Client:
         return Client(self.bootstrap, self.prefix, tails)
 
-    def get(self, path: str, token: str = "token-of-the-test") -> tuple[int, bytes]:
+    def get(
+        self, path: str, token: str = "token-of-the-test", *, beside: bool = False
+    ) -> tuple[int, bytes]:
+        port = self.beside_port if beside else self.ops_port
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.ops_port}{path}", headers={"Authorization": f"Bearer {token}"}
+            f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {token}"}
         )
         try:
             with urllib.request.urlopen(request, timeout=5) as response:
@@ -93,13 +96,34 @@ class Installation:
                 process.wait()
             log.close()
 
-    def until_ready(self, process: subprocess.Popen[bytes], log: str) -> None:
+    @contextmanager
+    def beside(self, *services: str, ready: bool = True) -> Iterator[subprocess.Popen[bytes]]:
+        """A second worker process; killed afterwards."""
+        with (self.directory / "beside.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "pipeline.py", "worker", *services],
+                cwd=ROOT,
+                env={**self.environment, "STREAMBANK_OPS_PORT": str(self.beside_port)},
+                stderr=log,
+                stdout=log,
+            )
+            try:
+                if ready:
+                    self.until_ready(process, log.name, beside=True)
+                yield process
+            finally:
+                process.kill()
+                process.wait()
+
+    def until_ready(
+        self, process: subprocess.Popen[bytes], log: str, *, beside: bool = False
+    ) -> None:
         deadline_s = time.monotonic() + READY_S
         answer: Any = None
         while time.monotonic() < deadline_s:
             assert process.poll() is None, Path(log).read_text()[-3000:]
             try:
-                status, answer = self.get("/readiness")
+                status, answer = self.get("/readiness", beside=beside)
             except OSError:
                 status = 0
             if status == 200:

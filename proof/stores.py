@@ -1,0 +1,116 @@
+"""verify of the stores: what each holds against the fold of the log.
+
+Log and store go on meanwhile. A row counts as different when the log's word on it stood still from
+one look to the next and the store said something else both times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from proof.fold import expected
+from stores.catalog import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from agents.transact import Codec
+    from proof.reader import Reader
+    from stores.rebuilding import Rebuilding
+
+LOOKS = 3
+PAUSE_S = 2.0  # between two looks: time for a projection to write what it has not yet
+SHOWN = 3  # differences of a table
+
+ABSENT: Any = None
+
+
+@dataclass(slots=True)
+class Compared:
+    """One table: how many rows it has, and those that differ: the log's document and the store's."""
+
+    rows: int = 0
+    differing: dict[str, tuple[Document | None, Document | None]] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> int:
+        return sum(there is ABSENT for _, there in self.differing.values())
+
+    @property
+    def extra(self) -> int:
+        return sum(log is ABSENT for log, _ in self.differing.values())
+
+    def said(self, store: str, table: str) -> Iterator[str]:
+        other = len(self.differing) - self.missing - self.extra
+        yield (
+            f"{store:<8} {table:<14} {self.rows:>9,} rows, {self.missing:,} missing, "
+            f"{self.extra:,} extra, {other:,} differ"
+        )
+        for key, (log, there) in list(self.differing.items())[:SHOWN]:
+            yield f"DIFFERENT {store} {table} {key}: {what(log, there)}"
+
+
+def what(log: Document | None, there: Document | None) -> str:
+    """The first field that differs, in words."""
+    if there is None:
+        return "is missing"
+    if log is None:
+        return "is in no event"
+    name = next(n for n in sorted(log.keys() | there.keys()) if log.get(n) != there.get(n))
+    return f"{name} is {there.get(name)!r}, events say {log.get(name)!r}"
+
+
+async def compare(
+    store: Rebuilding, wanted: Mapping[str, Mapping[str, Document]]
+) -> dict[str, Compared]:
+    """Every table of a store, once."""
+    found = {}
+    for table, documents in wanted.items():
+        compared = found[table] = Compared()
+        missing = set(documents)
+        async for key, document in store.scan(table):
+            compared.rows += 1
+            missing.discard(key)
+            if documents.get(key) != document:
+                compared.differing[key] = (documents.get(key), document)
+        compared.differing |= {key: (documents[key], ABSENT) for key in missing}
+    return found
+
+
+async def verify(
+    name: str,
+    store: Rebuilding,
+    reader: Reader,
+    codec: Codec,
+    where: tuple[str, int],
+    show: Callable[[str], None],
+) -> bool:
+    """True when the store holds what the log says. `where`: prefix and partitions of the topics."""
+    prefix, partitions = where
+    before: dict[str, Compared] | None = None
+    for look in range(LOOKS):
+        if look:
+            await asyncio.sleep(PAUSE_S)
+        wanted = await asyncio.to_thread(expected, reader, prefix, codec, partitions)
+        found = await compare(store, wanted)
+        if before is not None:
+            for table, compared in found.items():
+                compared.differing = stood_still(before[table], compared)
+        if not any(compared.differing for compared in found.values()):
+            break
+        before = found
+    for table, compared in found.items():
+        for line in compared.said(name, table):
+            show(line)
+    return not any(compared.differing for compared in found.values())
+
+
+def stood_still(before: Compared, now: Compared) -> dict[str, Any]:
+    """What differs now, and did when the log said the same of it."""
+    return {
+        key: pair
+        for key, pair in now.differing.items()
+        if key in before.differing and before.differing[key][0] == pair[0]
+    }
