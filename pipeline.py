@@ -42,10 +42,13 @@ from agents.worker import CannotStart, Workers
 from domain.services import DECIDERS
 from domain.user import RegisterUser, Role, UserCommandRefused, UserRegistered
 from proof import stores as stores_proof
+from proof.positions import status
 from proof.reader import Reader
+from proof.rebuild import CutOff, Rebuild
 from proof.run import Verification
 from schemas.codec import Codec
 from settings import BadSetting, Settings
+from stores.catalog import NAMES as TABLES
 from stores.catalog import OtherSchema, Unavailable
 from stores.configured import NAMES as STORES
 from stores.configured import Whole, configured
@@ -166,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(Settings.load(), options))
     except (BadSetting, CannotStart, DriverError, LookupError, NoOrigin) as exc:
         return _fail(str(exc))
-    except (Lost, OtherSchema, Unavailable) as exc:
+    except (CutOff, Lost, OtherSchema, Unavailable) as exc:
         return _fail(str(exc))
     except (topics_apply.TopicMismatch, BadMoment, Refused, TooLarge) as exc:
         return _fail(str(exc))
@@ -230,6 +233,35 @@ async def _migrate(stores: Mapping[str, Whole]) -> int:
     if not stores:
         print("no store is configured")
     return 0
+
+
+def projections(settings: Settings, options: argparse.Namespace) -> int:
+    there = configured(settings)
+    if options.action == "rebuild" and options.store not in there:
+        raise CannotStart(_not_configured(options.store))
+    _reach_broker(settings)
+    for name, store in there.items():
+        if options.store in (None, name):
+            asyncio.run(_project(settings, store, options))
+    return 0
+
+
+async def _project(settings: Settings, store: Whole, options: argparse.Namespace) -> None:
+    reader, prefix = Reader(settings.kafka), settings.prefix
+    try:
+        await store.check()
+        if options.action == "status":
+            found = await store.positions()
+            for line in status(store.name, found, reader, prefix, settings.partitions):
+                _show(line)
+        else:
+            codec = Codec(SchemaLog(settings.kafka, f"{prefix}{SCHEMAS}"))
+            run = Rebuild(store, reader, codec, prefix, settings.partitions, _show)
+            for table in [options.table] if options.table else TABLES:
+                await run.run(table)
+    finally:
+        reader.close()
+        await store.close()
 
 
 def _not_configured(store: str) -> str:
@@ -540,6 +572,16 @@ def _parser() -> argparse.ArgumentParser:
 
     add_stores = add("stores", stores, "bring the schema of each store up to this program")
     add_stores.add_argument("action", choices=["migrate"], help="take the steps that are missing")
+
+    add_projections = add("projections", projections, "look after what the stores are filled with")
+    actions = add_projections.add_subparsers(required=True, dest="action", metavar="ACTION")
+    about = "where each store stands in the logs, and how far behind"
+    add_status = actions.add_parser("status", help=about, description=about)
+    add_status.add_argument("store", nargs="?", choices=STORES)
+    about = "build a store's tables anew from the logs while it is asked, and exchange them"
+    add_rebuild = actions.add_parser("rebuild", help=about, description=about)
+    add_rebuild.add_argument("store", choices=STORES)
+    add_rebuild.add_argument("table", nargs="?", choices=TABLES, help="only this one")
 
     add_verify = add("verify", verify, "compute all state again from the logs and compare")
     add_verify.add_argument(
