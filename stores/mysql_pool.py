@@ -68,7 +68,9 @@ AGAINS = Counter("streambank_mysql_retries_total", "Calls tried again", ["error"
 
 MODE = "STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION,NO_ZERO_DATE,NO_ZERO_IN_DATE"
 # aiomysql puts this behind `SET sql_mode=`, and the next into a statement of its own
-SESSION = f"'{MODE}', time_zone='+00:00', foreign_key_checks=0, innodb_lock_wait_timeout=5"
+SESSION = (
+    f"'{MODE}', time_zone='+00:00', foreign_key_checks=0, sql_notes=0, innodb_lock_wait_timeout=5"
+)
 ISOLATION = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"  # the same words everywhere
 
 T = TypeVar("T")

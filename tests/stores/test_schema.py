@@ -1,0 +1,70 @@
+"""The schema: its document, its migrations, taken once however many start them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stores.mysql_schema import foreign_keys, steps
+from stores.mysql_tables import TABLES
+from stores.schema import document, tables
+from tests.stores.mysql_database import fresh, new_database, sql
+from tests.stores.test_mysql import url_of
+from tests.system.conftest import ROOT
+
+if TYPE_CHECKING:
+    from deploy.local.mariadb import MariaDB
+
+MIGRATE = [sys.executable, "-c", """
+import asyncio, sys
+from stores.mysql import MySQL
+async def main():
+    store = MySQL(sys.argv[1])
+    print(await store.migrate())
+    await store.close()
+asyncio.run(main())
+"""]  # fmt: skip
+
+
+def test_the_document_is_current() -> None:
+    assert Path(ROOT / "docs" / "schema.md").read_text() == document(), (
+        "run `python -m stores.schema > docs/schema.md`"
+    )
+
+
+def test_several_migrate_at_once(mariadb: MariaDB) -> None:
+    url = new_database(mariadb)
+    running = [
+        subprocess.Popen([*MIGRATE, url], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = [process.communicate(timeout=60)[0].strip() for process in running]
+    assert said == [str(len(steps()))] * 3
+    assert [row[0] for row in sql(url, "SELECT number FROM migrations")] == [1]
+
+
+async def test_a_step_that_was_cut_off_is_taken_again(mariadb: MariaDB) -> None:
+    async with fresh(mariadb) as store:
+        sql(url_of(store), "DROP TABLE audit_trail")
+        sql(url_of(store), "DELETE FROM migrations")
+        assert await store.migrate() == len(steps())
+        await store.check()
+        assert sql(url_of(store), "SELECT * FROM audit_trail") == []
+
+
+async def test_the_tables_are_as_documented(mariadb: MariaDB) -> None:
+    async with fresh(mariadb) as store:
+        for table in tables():
+            columns = [row[0] for row in sql(url_of(store), f"SHOW COLUMNS FROM {table.name}")]
+            assert columns == [column.name for column in table.columns]
+        for table in TABLES.values():
+            columns = [row[0] for row in sql(url_of(store), f"SHOW COLUMNS FROM {table.name}")]
+            assert set(table.names) <= set(columns)
+        declared = sql(
+            url_of(store),
+            "SELECT COUNT(*) FROM information_schema.referential_constraints"
+            " WHERE constraint_schema = DATABASE()",
+        )
+        assert declared == [(len(foreign_keys()),)]
