@@ -21,6 +21,7 @@ PROGRAMS = (
     ("step", (), ()),
     ("codec", (), ()),
     ("mongo", (), ("--documents", "1500")),
+    ("projections", (), ("--transfers", "3000")),
 )
 
 

@@ -20,7 +20,6 @@ from stores.catalog import (
     NAMES,
     Overtaken,
     Unavailable,
-    json_of,
 )
 from stores.mysql_lists import (
     ACCOUNTS_OF,
@@ -51,7 +50,7 @@ from stores.questions import Page, Wanted
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 
-    from stores.catalog import At, Batch, Change, Document, Kind
+    from stores.catalog import At, Batch, Change, Document, Entry, Kind, Said
     from stores.questions import Place
 
 CHUNK = 500  # rows of a page of a scan
@@ -321,16 +320,22 @@ def _key(found: tuple[str, Any]) -> str:
     return found[0]
 
 
-async def _add(cursor: Any, name: str, suffix: str, rows: Iterable[tuple[str, Document]]) -> None:
+async def _add(
+    cursor: Any, name: str, suffix: str, rows: Iterable[tuple[str, Mapping[str, Any]]]
+) -> None:
     table = TABLES[name]
     values = [table.values(key, document, 0) for key, document in rows]
     if values:
         await cursor.executemany(table.insert(f"{table.name}{suffix}"), values)
 
 
-def _said(batch: Batch) -> list[tuple[str, Document]]:
-    return [(said.event_id, json_of(said)) for said in batch.events]
+def _said(batch: Batch) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(said.event_id, _fields(said)) for said in batch.events]
 
 
-def _entries(batch: Batch) -> list[tuple[str, Document]]:
-    return [(entry_id(entry), json_of(entry)) for entry in batch.entries]
+def _entries(batch: Batch) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(entry_id(entry), _fields(entry)) for entry in batch.entries]
+
+
+def _fields(found: Said | Entry) -> Mapping[str, Any]:
+    return {name: getattr(found, name) for name in found.__slots__}

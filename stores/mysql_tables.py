@@ -8,19 +8,24 @@ maps are JSON columns, but an account's balances are rows of their own.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
 from stores.catalog import ENTRIES, EVENTS, KINDS, Entry, Said
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from stores.catalog import Document, Kind
+
+
+Getter: TypeAlias = Callable[[Any], tuple[Any, ...]]
 
 
 class Form(Enum):
@@ -38,12 +43,6 @@ class Column:
     name: str
     path: tuple[str, ...]
     form: Form = Form.PLAIN
-
-    def of(self, document: Document) -> Any:
-        value: Any = document
-        for name in self.path:
-            value = value[name]
-        return orjson.dumps(value).decode() if self.form is Form.JSON else value
 
     def put(self, document: Document, value: Any) -> None:
         if self.form is Form.JSON:
@@ -72,19 +71,38 @@ class Table:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The columns that are written."""
+        """The columns that are written: plain ones of the document, of what is in it, then JSON."""
         key = () if self.keyed else (self.key,)
         revision = ("revision",) if self.revised else ()
-        return (*key, *(column.name for column in self.columns), *revision)
+        return (*key, *(column.name for group in self._groups for column in group), *revision)
 
-    def values(self, key: str, document: Document, revision: int) -> tuple[Any, ...]:
+    @cached_property
+    def _groups(self) -> tuple[list[Column], list[Column], list[Column]]:
+        plain = [column for column in self.columns if column.form is not Form.JSON]
+        return (
+            [column for column in plain if len(column.path) == 1],
+            [column for column in plain if len(column.path) == 2],
+            [column for column in self.columns if column.form is Form.JSON],
+        )
+
+    @cached_property
+    def _getters(self) -> tuple[Getter, str, Getter, Getter]:
+        own, inner, json = self._groups
+        outer = {column.path[0] for column in inner}
+        assert len(outer) < 2, self.name
+        return _getter(own), "".join(outer), _getter(inner), _getter(json)
+
+    def values(self, key: str, document: Mapping[str, Any], revision: int) -> list[Any]:
         """A row, as `names`."""
-        own = [column.of(document) for column in self.columns]
-        if not self.keyed:
-            own.insert(0, key)
+        own, outer, inner, json = self._getters
+        row: list[Any] = [] if self.keyed else [key]
+        row += own(document)
+        if outer:
+            row += inner(document[outer])
+        row += [orjson.dumps(value).decode() for value in json(document)]
         if self.revised:
-            own.append(revision)
-        return tuple(own)
+            row.append(revision)
+        return row
 
     def insert(self, name: str) -> str:
         """The statement that writes rows to the table of this name."""
@@ -100,6 +118,14 @@ class Table:
         for column, value in zip(self.columns, row[1:], strict=True):
             column.put(found, value)
         return found
+
+
+def _getter(columns: Sequence[Column]) -> Getter:
+    """The last steps of their paths, all at once: this is done for each row."""
+    names = [column.path[-1] for column in columns]
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda document: tuple(document[name] for name in names)
 
 
 def upsert(name: str, columns: Sequence[str], revised: bool) -> str:
