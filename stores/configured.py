@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from stores.catalog import Store
+from stores.mongo import MongoDB
 from stores.mysql import MySQL
 from stores.questions import Questions
 from stores.rebuilding import Rebuilding
@@ -31,5 +30,5 @@ def configured(settings: Settings) -> dict[str, Whole]:
 def _stores(settings: Settings) -> Iterator[Whole]:
     if settings.mysql_url:
         yield MySQL(settings.mysql_url)
-    if settings.mongodb_url and find_spec("stores.mongo"):
-        yield import_module("stores.mongo").MongoDB(settings.mongodb_url)
+    if settings.mongodb_url:
+        yield MongoDB(settings.mongodb_url, settings.mongodb_client)

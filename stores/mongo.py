@@ -27,6 +27,7 @@ from stores.catalog import (
     NAMES,
     Change,
     Entry,
+    OtherSchema,
     Overtaken,
     Said,
     Unavailable,
@@ -64,7 +65,7 @@ SAID_FIELDS = tuple(field.name for field in fields(Said))
 ENTRY_FIELDS = tuple(field.name for field in fields(Entry))
 
 
-class NewerDatabase(Exception):
+class NewerDatabase(OtherSchema):
     """A newer version of this program wrote the database: its migrations are not known here."""
 
 
@@ -96,6 +97,18 @@ class MongoDB:
         await self._add(ENTRIES, _entries(batch.entries))
         await self._move(at, expected, following, turn)
 
+    async def check(self) -> None:
+        """Raises OtherSchema when the database is older or newer than this program."""
+        row = await self.connection.call(self._of(STATE).find_one, {"_id": "number"})
+        number = row["number"] if row else 0
+        if number > len(MIGRATIONS):
+            raise NewerDatabase(_newer(number))
+        if number < len(MIGRATIONS):
+            raise OtherSchema(
+                f"the MongoDB database is at {number}, this program needs {len(MIGRATIONS)}: "
+                "run `pipeline.py stores migrate`"
+            )
+
     async def migrate(self) -> int:
         """Bring the database to this program's number and return it. Raises NewerDatabase.
 
@@ -107,10 +120,7 @@ class MongoDB:
             row = await connection.call(state.find_one, {"_id": "number"})
             number = row["number"] if row else 0
             if number > len(MIGRATIONS):
-                raise NewerDatabase(
-                    f"the MongoDB database is at {number}, this program knows {len(MIGRATIONS)}: "
-                    "start the newer program"
-                )
+                raise NewerDatabase(_newer(number))
             for reached, step in enumerate(MIGRATIONS[number:], number + 1):
                 for name, wanted in step.items():
                     await connection.call(connection.database[name].create_indexes, [*wanted])
@@ -363,6 +373,13 @@ class MongoDB:
             return failure
         self._unsearchable = f"this MongoDB server has no text search ({failure.details})"
         return Unavailable(self._unsearchable)
+
+
+def _newer(number: int) -> str:
+    return (
+        f"the MongoDB database is at {number}, this program knows {len(MIGRATIONS)}: "
+        "start the newer program"
+    )
 
 
 async def _bulk(collection: Any, operations: Sequence[Any]) -> list[int]:

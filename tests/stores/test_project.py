@@ -14,6 +14,7 @@ from domain.risk import AddToBlacklist, BlacklistKind, RemoveFromBlacklist
 from domain.saga import Rail, TransactionType
 from tests.agents.memory import open_account, order
 from tests.stores.mysql_database import sql
+from tests.stores.test_mongo import url_of as mongo_url
 from tests.system.bank import FINAL
 from tests.system.conftest import Installation
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deploy.local.kafka import Kafka
+    from deploy.local.mongo import Mongo
     from tests.system.bank import Client
 
 
@@ -170,6 +172,30 @@ def test_a_store_that_is_killed_and_frozen_holds_back_itself_alone(
         server.thaw()
         until(lambda: count(bank, "transactions", "completed_ms IS NOT NULL") == len(sent), "ends")
         verified(bank)
+    customer.close()
+
+
+def test_both_stores_hold_the_same_and_each_is_built_anew(
+    bank: Callable[[], Installation], mongo: Mongo
+) -> None:
+    both = bank()
+    both.environment["STREAMBANK_MONGODB_URL"] = mongo_url(mongo, f"d{uuid.uuid4().hex[:8]}")
+    refused = both.pipeline("worker", "project-mongodb")
+    assert "run `pipeline.py stores migrate`" in refused.stderr
+    assert "mongodb is at 1" in both.pipeline("stores", "migrate").stdout
+    customer = both.client("account.events", "transaction.events")
+    with both.rail(), both.worker("all"):
+        ids = accounts(customer, 6)
+        ended(customer, transfers(customer, ids, 100))
+        until(lambda: count(both, "transactions", "completed_ms IS NOT NULL") == 100, "ends")
+        for name in ("mysql   ", "mongodb "):
+            assert f"{name} transactions         100 rows, 0 missing, 0 extra, 0 differ" in (
+                verified(both)
+            )
+        rebuilt = both.pipeline("projections", "rebuild", "mongodb", "accounts")
+        assert rebuilt.returncode == 0, rebuilt.stderr
+        assert "mongodb  account.events-0" in both.pipeline("projections", "status").stdout
+        verified(both)
     customer.close()
 
 
