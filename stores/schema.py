@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from stores.catalog import NAMES
+from stores.mongo_lists import indexes as collection_indexes
 from stores.mysql_schema import DIRECTORY, foreign_keys, steps
 
 if TYPE_CHECKING:
@@ -99,6 +101,20 @@ def _lines() -> Iterator[str]:
     yield "```"
     for table in tables():
         yield from _section(table)
+    yield from (
+        "",
+        "## MongoDB",
+        "",
+        "Documents are the JSON of the rows, with `_id` and `_version` beside it ([stores](stores.md)).",
+        "Each collection has the index of `_id`, and:",
+        "",
+        "| collection | index |",
+        "| --- | --- |",
+    )
+    for name in NAMES:
+        for index in collection_indexes(name):
+            keys = ", ".join(f"{key}: {order}" for key, order in index.document["key"].items())
+            yield f"| `{name}` | {keys} |"
     yield ""
 
 
