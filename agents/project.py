@@ -26,7 +26,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from schemas.errors import Unreadable
 from stores import catalog
-from stores.catalog import CHANGELOGS, TOPICS, At, Batch, Overtaken, Unavailable
+from stores.catalog import CHANGELOGS, TOPICS, At, Batch, Overtaken, Unavailable, Unfit
 from streaming import is_fatal
 
 if TYPE_CHECKING:
@@ -353,6 +353,9 @@ class Project:
                     return
                 await self._pause(pause_s)
                 pause_s = min(2 * pause_s, LAST_PAUSE_S)
+            except Unfit as exc:
+                self._stop_at(progress, piece, exc)
+                return
             except Overtaken as exc:
                 log.info("%s; going on from there", exc)
                 self._again(piece.at, exc.stored)
@@ -362,6 +365,15 @@ class Project:
                 BATCH_S.labels(self.store.name).observe(time.monotonic() - started_s)
                 self._wrote(progress, piece)
                 return
+
+    def _stop_at(self, progress: Progress, piece: Piece, exc: Unfit) -> None:
+        """What was read behind it is dropped: it comes again when the partition goes on."""
+        self._turn += 1
+        progress.turn = self._turn
+        progress.stopped = (
+            f"a record from {piece.expected} on does not fit {self.store.name}: {exc}"
+        )
+        log.error("projection of %s-%d stops: %s", *piece.at, progress.stopped)
 
     def _wrote(self, progress: Progress, piece: Piece) -> None:
         progress.written, progress.written_ms = piece.following, piece.at_ms

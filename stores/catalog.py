@@ -184,6 +184,10 @@ class OtherSchema(Exception):
     """The store's schema is older or newer than this program: one sentence, and what to do."""
 
 
+class Unfit(Exception):
+    """The store can't hold what a batch says, such as an id that is too long: a sentence."""
+
+
 class Store(Protocol):
     """What a projection needs of a store. All raise Unavailable while it does not answer."""
 
@@ -206,7 +210,7 @@ class Store(Protocol):
 
         Idempotent: an older version of a document, and an event or entry that is there, change
         nothing. Where the store has transactions all of it happens or nothing, otherwise the
-        position moves last. Raises Overtaken when the position was not `expected`.
+        position moves last. Raises Overtaken when the position was not `expected`, and Unfit.
         """
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pymysql.err
+
 from stores import mysql_schema as schema
 from stores.catalog import (
     CHANGELOGS,
@@ -20,6 +22,7 @@ from stores.catalog import (
     NAMES,
     Overtaken,
     Unavailable,
+    Unfit,
 )
 from stores.mysql_lists import (
     ACCOUNTS_OF,
@@ -103,7 +106,10 @@ class MySQL:
             await _add(cursor, EVENTS, "", _said(batch))
             await _add(cursor, ENTRIES, "", _entries(batch))
 
-        await self.pool.write(written)
+        try:
+            await self.pool.write(written)
+        except pymysql.err.DataError as exc:  # too long, out of range
+            raise Unfit(str(exc.args[-1])) from exc
 
     async def _move(self, cursor: Any, at: At, expected: int, following: int) -> None:
         """First of all, so that two writers of a partition come one after the other."""

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.account import Account
-from stores.catalog import ENTRIES, EVENTS, KINDS, Entry, Overtaken, Said, change, json_of
+from stores.catalog import ENTRIES, EVENTS, KINDS, Entry, Overtaken, Said, Unfit, change, json_of
 from stores.mysql_tables import TABLES
 from tests.domain.stories import NOON_MS
 from tests.schemas.things import things
@@ -164,6 +164,14 @@ async def test_of_two_writers_one_is_overtaken_and_writes_nothing(mariadb: Maria
         assert all(isinstance(e, Overtaken) and e.stored == 2 + won[0] for e in done if e)
         assert {key async for key, _ in store.scan("users")} == {"ada", f"u{won[0]}"}
         assert await store.positions() == {LOG: 2 + won[0]}
+
+
+async def test_what_does_not_fit_is_refused_whole(mariadb: MariaDB) -> None:
+    async with fresh(mariadb) as store:
+        with pytest.raises(Unfit, match="user_id"):
+            await in_order(store, batch(user("ada"), user("x" * 192)))
+        assert await store.document(USERS, "ada") is None
+        assert await store.positions() == {}
 
 
 async def test_a_position_that_is_not_there_is_zero(mariadb: MariaDB) -> None:

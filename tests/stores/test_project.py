@@ -257,3 +257,16 @@ def test_a_record_that_cannot_be_read_stops_its_partition(
         assert ("user.events", 1) not in {
             row[:2] for row in sql(url(bank), "SELECT * FROM positions")
         }
+
+
+def test_a_record_that_does_not_fit_stops_its_partition(
+    client: tuple[Installation, Client],
+) -> None:
+    bank, customer = client
+    with bank.rail(), bank.worker(*SERVICES), bank.beside("project-mysql"):
+        long_id = "A-" + "x" * 200
+        customer.send("account", long_id, open_account(long_id, "U-x"))
+        accounts(customer, 10)
+        until(lambda: b"does not fit mysql" in bank.get("/readiness", beside=True)[1], "not ready")
+        until(lambda: count(bank, "audit_trail", "type = 'AccountOpened'") == 11, "all others")
+        assert 0 < count(bank, "accounts") < 10  # those of the other partitions
