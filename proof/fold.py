@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from stores.catalog import Change, Document, Entry, Said
 
 
-def entry_id(entry: Entry) -> str:
-    """Under which the stores hold an entry."""
-    return f"{entry.event_id}/{entry.number:03d}"
-
-
 class Folding:
     """One partition of one service: its rows so far, and what each event changes of documents."""
 
@@ -96,5 +91,5 @@ def expected(
                 if is_public(record):
                     said, entries = folding.said(record)
                     found[EVENTS][said.event_id] = json_of(said)
-                    found[ENTRIES].update({entry_id(entry): json_of(entry) for entry in entries})
+                    found[ENTRIES].update({one.entry_id: json_of(one) for one in entries})
     return found

@@ -151,6 +151,11 @@ class Entry:
     transaction_id: str
     at_ms: int
 
+    @property
+    def entry_id(self) -> str:
+        """Under which a store holds it; sorts as the entries of its event do."""
+        return f"{self.event_id}/{self.number:03d}"
+
 
 @dataclass(slots=True)
 class Batch:

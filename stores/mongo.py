@@ -440,7 +440,7 @@ def _said(events: Sequence[Said]) -> list[Stored]:
 def _entries(entries: Sequence[Entry]) -> list[Stored]:
     return [
         {
-            "_id": f"{entry.event_id}/{entry.number:03d}",
+            "_id": entry.entry_id,
             **{name: getattr(entry, name) for name in ENTRY_FIELDS},
         }
         for entry in entries

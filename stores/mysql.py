@@ -45,7 +45,6 @@ from stores.mysql_tables import (
     Table,
     account_document,
     balance_rows,
-    entry_id,
     upsert,
 )
 from stores.questions import Page, Wanted
@@ -70,7 +69,7 @@ class MySQL:
 
     def __init__(self, url: str) -> None:
         self.pool = Pool(url)
-        self._swapping = f"{self.pool.database}.swap"
+        self._swapping = f"{self.pool.database[:50]}.swap"  # of 64 letters at most
 
     async def close(self) -> None:
         await self.pool.close()
@@ -340,7 +339,7 @@ def _said(batch: Batch) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _entries(batch: Batch) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(entry_id(entry), _fields(entry)) for entry in batch.entries]
+    return [(entry.entry_id, _fields(entry)) for entry in batch.entries]
 
 
 def _fields(found: Said | Entry) -> Mapping[str, Any]:

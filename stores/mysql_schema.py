@@ -92,7 +92,7 @@ def foreign_keys() -> tuple[ForeignKey, ...]:
 
 async def migrate(connection: Any, database: str) -> int:
     """Take the steps that are missing; answers the number reached. Raises OtherSchema."""
-    async with connection.cursor() as cursor, Lock(cursor, f"{database}.migrate"):
+    async with connection.cursor() as cursor, Lock(cursor, f"{database[:50]}.migrate"):
         await cursor.execute(STATE)
         number = await reached(cursor)
         if number > len(steps()):

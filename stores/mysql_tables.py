@@ -236,10 +236,6 @@ def table_of(kind: Kind) -> Table:
     return TABLES[kind.name]
 
 
-def entry_id(entry: Entry) -> str:
-    return f"{entry.event_id}/{entry.number:03d}"
-
-
 def balance_rows(document: Document, revision: int) -> list[tuple[Any, ...]]:
     """An account's balances, as BALANCES."""
     limits = document["overdraft_limits"]
