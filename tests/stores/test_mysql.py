@@ -11,7 +11,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.account import Account
-from stores.catalog import ENTRIES, EVENTS, KINDS, Entry, Overtaken, Said, Unfit, change, json_of
+from stores.catalog import (
+    ENTRIES,
+    EVENTS,
+    KINDS,
+    Entry,
+    Overtaken,
+    Said,
+    Unavailable,
+    Unfit,
+    change,
+    json_of,
+)
+from stores.mysql_schema import Lock
 from stores.mysql_tables import TABLES
 from tests.domain.stories import NOON_MS
 from tests.schemas.things import things
@@ -224,3 +236,33 @@ def test_each_field_of_a_row_has_a_column() -> None:
         assert there == {field.name for field in fields(kind.row)}, kind.name
     for name, row in ((ENTRIES, Entry), (EVENTS, Said)):
         assert {c.path[0] for c in TABLES[name].columns} == {field.name for field in fields(row)}
+
+
+async def test_an_exchange_puts_the_positions_back(mariadb: MariaDB) -> None:
+    async with fresh(mariadb) as store:
+        await in_order(store, *HISTORY[:3])
+        await store.write(RISK_LOG, 0, 9, batch(listed("mal")))
+        await store.begin_rebuild("users")
+        await store.rebuild("users", 1, HISTORY[0])
+        assert len([key async for key, _ in store.scan("users")]) == 2  # as it was
+        await store.swap("users", {LOG: 1})
+        assert [key async for key, _ in store.scan("users")] == ["ada"]
+        assert await store.positions() == {LOG: 1, RISK_LOG: 9}
+        with pytest.raises(Overtaken) as overtaken:
+            await store.write(LOG, 3, 4, HISTORY[3])
+        assert overtaken.value.stored == 1
+        for number in (1, 2, 3):
+            await store.write(LOG, number, number + 1, HISTORY[number])
+        found = await store.documents(USERS, ["ada", "bob"])
+        assert {key: doc["version"] for key, doc in found.items()} == {"ada": 3, "bob": 2}
+
+
+async def test_nobody_writes_while_tables_are_exchanged(mariadb: MariaDB) -> None:
+    async with fresh(mariadb) as store:
+        await in_order(store, batch(user("ada")))
+        other = await store.pool.connect()
+        async with other.cursor() as cursor, Lock(cursor, f"{store.pool.database}.swap"):
+            with pytest.raises(Unavailable, match="exchanged"):
+                await store.write(LOG, 1, 2, batch(user("bob")))
+        other.close()
+        await store.write(LOG, 1, 2, batch(user("bob")))
