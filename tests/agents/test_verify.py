@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from domain.saga import TransactionCompleted, TransactionType
+from domain.saga import TransactionCompleted, TransactionFailed, TransactionType
 from streaming import partition_of
 from tests.agents.memory import PARTITIONS, Bank, bank_with_money, open_account, order
 
@@ -124,6 +124,14 @@ def test_money_that_stays_in_clearing_is_found() -> None:
     found = [str(difference) for difference in bank.differences()]
     assert found
     assert all("left in clearing" in each or "clearing has 700" in each for each in found)
+
+
+def test_an_order_that_ends_in_its_first_step_is_right() -> None:
+    bank = bank_with_money()
+    bank.command("transaction", "T1", order("T1", "A-ann", "A-ann", 700))
+    bank.run()
+    assert [event.reason for event in bank.events("transaction", TransactionFailed)]
+    assert bank.differences() == []
 
 
 def test_a_leg_that_nobody_closes_is_found() -> None:
