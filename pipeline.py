@@ -5,7 +5,7 @@
                                          +---- routed facts -+        (topics/subscriptions.py)
     worker perform   rail.inbox -> the payment rail -> payment.inbox
     worker relay     <service>.events -> inboxes off the money path
-    worker project-mysql | project-mongodb   changelogs, <service>.events -> that store
+    worker projections   changelogs, <service>.events -> MySQL, MongoDB: read models
 
 Each service is one Faust app, its id its consumer group, with its own table; any set of them runs
 in one process. What a service decides is in `domain/`, what it is connected to in `agents/`.
@@ -83,6 +83,8 @@ SERVICES: dict[str, Service] = {
 PERFORM, RELAY = "perform", "relay"
 PROJECTIONS = {f"project-{name}": name for name in STORES}
 RUNNABLE = (*SERVICES, PERFORM, RELAY, *PROJECTIONS)
+# `all` moves money; projections, for which nobody waits, are better off in a process of their own
+ALL, PROJECTORS = (*SERVICES, PERFORM, RELAY), "projections"
 BROKER_S = 5.0  # for the broker's first answer
 GATHER_S = {RELAY: 0.2, "notification": 0.2}  # nobody waits for them: fewer, larger transactions
 
@@ -187,10 +189,16 @@ def _fail(sentence: str) -> int:
 
 def worker(settings: Settings, options: argparse.Namespace) -> int:
     there = configured(settings)
-    missing = [name for name, store in PROJECTIONS.items() if store not in there]
-    if unset := [name for name in options.services if name in missing]:
+    possible = [name for name, store in PROJECTIONS.items() if store in there]
+    asked = [name for name in options.services if name != PROJECTORS]
+    if unset := [name for name in asked if name in PROJECTIONS and name not in possible]:
         raise CannotStart(_not_configured(PROJECTIONS[unset[0]]))
-    names = [name for name in _chosen(options.services, RUNNABLE) if name not in missing]
+    chosen = set(_chosen(asked, RUNNABLE, ALL))
+    if PROJECTORS in options.services:
+        if not possible:
+            raise CannotStart(_not_configured(*STORES))
+        chosen.update(possible)
+    names = [name for name in RUNNABLE if name in chosen]
     if options.ops_port is not None:
         settings = replace(settings, ops_port=options.ops_port)
     logs.configure("+".join(names) if len(names) < 3 else "worker", settings.log_level)
@@ -264,8 +272,9 @@ async def _project(settings: Settings, store: Whole, options: argparse.Namespace
         await store.close()
 
 
-def _not_configured(store: str) -> str:
-    return f"there is no {store}: set STREAMBANK_{store.upper()}_URL"
+def _not_configured(*stores: str) -> str:
+    urls = [f"STREAMBANK_{store.upper()}_URL" for store in stores]
+    return f"there is no {' and no '.join(stores)}: set {' or '.join(urls)}"
 
 
 def verify(settings: Settings, options: argparse.Namespace) -> int:
@@ -369,12 +378,16 @@ def put_back(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen(given: Sequence[str], known: Sequence[str]) -> list[str]:
+def _chosen(
+    given: Sequence[str], known: Sequence[str], all_: Sequence[str] | None = None
+) -> list[str]:
+    """Those that are named; `all` names `all_`, else all that are known."""
     if unknown := [name for name in given if name not in (*known, "all")]:
         raise CannotStart(
             f"there is no service {unknown[0]}; there are {', '.join(known)}, and all"
         )
-    return [name for name in known if "all" in given or name in given]
+    named = {*given, *((all_ or known) if "all" in given else ())}
+    return [name for name in known if name in named]
 
 
 def _reach_broker(settings: Settings) -> None:

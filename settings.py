@@ -161,6 +161,9 @@ class Settings:
     kafka_port: int = _setting(9092, "local stack: its Kafka's port")
     kafka_heap_mb: int = _setting(256, "local stack: its Kafka's heap")
     rail_port: int = _setting(3012, "local stack: its payment rail's port")
+    projector_port: int = _setting(
+        3013, "local stack: ops port of the process that fills its stores"
+    )
     local_stores: str = _setting(
         "all",
         "local stack: starts those stores whose URL is not set",

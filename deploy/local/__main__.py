@@ -28,7 +28,16 @@ from deploy.local.processes import (
     send,
     wait_gone,
 )
-from deploy.local.stack import STOP_S, STORES, end_leftovers, fetch, show, store_pid, supervise
+from deploy.local.stack import (
+    PROCESSES,
+    STOP_S,
+    STORES,
+    end_leftovers,
+    fetch,
+    show,
+    store_pid,
+    supervise,
+)
 from settings import LOCAL, BadSetting, Settings
 
 if TYPE_CHECKING:
@@ -107,14 +116,14 @@ def status(places: Places) -> bool:
     if running is None:
         say("nothing runs; make up starts it")
         return False
-    names = ("rail", "worker", "gateway")
-    found = {name: recorded(places.run / f"{name}.pid") for name in names}
     state = json.loads(places.state.read_text()) if places.state.exists() else {}
+    names = [name for name in reversed(PROCESSES) if name != "projector" or name in state]
+    found = {name: recorded(places.run / f"{name}.pid") for name in names}
     stores = [kind.name for kind in STORES.values() if kind.name in state]
     found = {name: recorded(store_pid(places, name)) for name in stores} | found
     found = {"kafka": recorded(places.data / "kafka" / "kafka-1.pid"), **found}
     for name, process in found.items():
-        print(f"  {name:8} {f'runs, pid {process.pid}' if process else 'does not run'}")
+        print(f"  {name:9} {f'runs, pid {process.pid}' if process else 'does not run'}")
     if not state:
         print("starting or stopping")
         return False

@@ -1,4 +1,4 @@
-"""The whole system on this machine: Kafka, the stores, the payment rail, a worker and the gateway.
+"""The whole system on this machine: Kafka, the stores, the payment rail, workers and the gateway.
 
 One supervisor starts the parts in the order of their needs, stops them in the other, and starts one
 that dies again.
@@ -85,13 +85,28 @@ class Stack:
             self._child("worker", self._command("worker", "all")),
             partial(answers, f"{self.worker_url}/readiness"),
         )
+        self.projector = Part(
+            self._child(
+                "projector",
+                self._command(
+                    "worker", "projections", "--ops-port", str(self.settings.projector_port)
+                ),
+            ),
+            partial(answers, f"{self.projector_url}/health"),
+        )
         self.gateway = Part(
             self._child("gateway", self._command("gateway")),
             partial(answers, f"{self.gateway_url}/readiness"),
         )
         stores = [Part(store.child, store.answers) for store in self.stores.values()]
         self.needed = [*stores, self.rail]  # by worker and gateway
-        self.parts = [*self.needed, self.worker, self.gateway]
+        projectors = [self.projector] if self._has_read_models() else []
+        self.services = [self.worker, *projectors, self.gateway]
+        self.parts = [*self.needed, *self.services]
+
+    def _has_read_models(self) -> bool:
+        told = self.settings.mysql_url or self.settings.mongodb_url
+        return bool(told or {"mysql_url", "mongodb_url"} & self.stores.keys())
 
     @property
     def rail_url(self) -> str:
@@ -100,6 +115,10 @@ class Stack:
     @property
     def worker_url(self) -> str:
         return f"http://{reachable(self.settings.ops_host)}:{self.settings.ops_port}"
+
+    @property
+    def projector_url(self) -> str:
+        return f"http://{reachable(self.settings.ops_host)}:{self.settings.projector_port}"
 
     @property
     def gateway_url(self) -> str:
@@ -164,9 +183,9 @@ class Stack:
             self._until_ready(part)
         self.run_pipeline("topics", "apply")
         self.run_pipeline("stores", "migrate")
-        for part in (self.worker, self.gateway):
+        for part in self.services:
             part.start()
-        for part in (self.worker, self.gateway):
+        for part in self.services:
             self._until_ready(part)
         self._first_admin()
         write_private(
@@ -179,6 +198,7 @@ class Stack:
             "KAFKA_PORT": (HOST, self.kafka.port()),
             "RAIL_PORT": (HOST, self.settings.rail_port),
             "OPS_PORT": (self.settings.ops_host, self.settings.ops_port),
+            "PROJECTOR_PORT": (self.settings.ops_host, self.settings.projector_port),
             "GATEWAY_PORT": (self.settings.gateway_host, self.settings.gateway_port),
         }
         for name, (host, port) in chosen.items():
@@ -288,6 +308,7 @@ class Stack:
             "kafka": self.kafka.bootstrap,
             **{store.name: f"{HOST}:{store.port}" for store in self.stores.values()},
             "worker": self.worker_url,
+            **({"projector": self.projector_url} if self.projector in self.services else {}),
             "rail": self.rail_url,
             "admin": str(self.places.admin),
             "logs": str(self.places.run),
@@ -330,9 +351,12 @@ def reachable(host: str) -> str:
     return HOST if host in ("0.0.0.0", "::", "") else host
 
 
+PROCESSES = ("gateway", "projector", "worker", "rail")  # those first that need the others
+
+
 def end_leftovers(places: Places) -> None:
     """Stop what a crashed supervisor left running, those first that need the others."""
-    pid_files = [places.run / f"{name}.pid" for name in ("gateway", "worker", "rail")]
+    pid_files = [places.run / f"{name}.pid" for name in PROCESSES]
     pid_files += [store_pid(places, kind.name) for kind in STORES.values()]
     for pid_file in [*pid_files, *sorted((places.data / "kafka").glob("*.pid"))]:
         left = recorded(pid_file)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 FETCHED = {"kafka", "stores"}
 STAND_IN = ROOT / "tests" / "local" / "stand_in" / "pipeline.py"
-PORTS = ("KAFKA_PORT", "RAIL_PORT", "OPS_PORT", "GATEWAY_PORT")
+PORTS = ("KAFKA_PORT", "RAIL_PORT", "OPS_PORT", "PROJECTOR_PORT", "GATEWAY_PORT")
 PARTS = ("rail", "worker", "gateway")
 NO_FILE = Path("/nonexistent")
 STORES = ("mariadb", "redis", "mongo")
