@@ -28,6 +28,7 @@ from gateway.answer import Answer, answer
 from gateway.errors import Problem, invalid, not_found
 from gateway.models import NewAccount
 from gateway.outcome import LOOK, identify, once, pursue, refused
+from gateway.past import moment_in
 
 if TYPE_CHECKING:
     from gateway.call import Call
@@ -203,11 +204,15 @@ async def read(call: Call, account_id: str) -> Row | None:
 
 
 async def get(call: Call) -> Answer:
-    row = await read(call, call.names["account_id"])
+    account_id, at_ms = call.names["account_id"], moment_in(call.query)
+    if at_ms is None:
+        row = await read(call, account_id)
+    else:
+        row = await call.gateway.past.row("account", account_key(account_id), at_ms)
     if row is None or not (
         row["user_id"] == call.caller.user_id or call.caller.may(auth.STAFF_READS)
     ):
-        raise not_found("no such account, or not yet")
+        raise not_found("no such account, or not yet, or not then")
     call.gateway.owners.learn(row["account_id"], row["user_id"])
     return answer(views.picked(views.account(row), call.query.get("fields")))
 

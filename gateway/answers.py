@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -52,6 +52,24 @@ class User(Shown):
     version: int
     created_at: str
     updated_at: str
+
+
+class TableRow(Shown):
+    table: str
+    key: str
+    at: str | None = Field(description="as of then; null: now")
+    row: dict[str, Any] = Field(description="as the service keeps it: see docs/tables.md")
+
+
+class QueryColumn(Shown):
+    name: str
+    type: str = Field(description="DuckDB's")
+
+
+class QueryResult(Shown):
+    columns: list[QueryColumn]
+    rows: list[list[Any]] = Field(description="integers beyond 64 bits and decimals are text")
+    truncated: bool = Field(description="there were more rows than are shown")
 
 
 class AccountBalance(Shown):

@@ -36,6 +36,8 @@ CODES: dict[str, tuple[int, str]] = {
     "UNSUPPORTED_MEDIA_TYPE": (415, "The body must be application/json"),
     "INVALID_BODY": (422, "Something in the body is not valid"),
     "IDEMPOTENCY_MISMATCH": (422, "This key was used with another body"),
+    "SQL_REFUSED": (422, "This is not one SELECT that can be asked"),
+    "SQL_TOO_LARGE": (422, "The query needs more time or memory than there is for it"),
     "RATE_LIMITED": (429, "Too many requests"),
     "INTERNAL": (500, "Something went wrong here"),
     "BROKER_UNAVAILABLE": (503, "Not known to be accepted: repeat with the same key"),

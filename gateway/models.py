@@ -193,6 +193,11 @@ class BlacklistRemoval(Body):
     value: Id
 
 
+class SqlQuery(Body):
+    sql: Annotated[str, Field(min_length=1, max_length=20_000)]
+    at: Annotated[str, Field(max_length=60)] | None = None
+
+
 class _Duplicate(Exception):
     pass
 

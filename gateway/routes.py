@@ -15,6 +15,7 @@ from domain.transaction import Status as TransactionStatus
 from domain.user import Role
 from gateway import (
     accounts,
+    analysts,
     answers,
     auth,
     documents,
@@ -62,6 +63,7 @@ class Route:
 
 PAGE = {"limit": "items of one page, 1 to 200", "cursor": "where to go on: `next_cursor`"}
 FIELDS = {"fields": "members to answer, separated by commas"}
+AT = {"at": "as of this time (RFC 3339), which is over"}
 OF_USER = {"user_id": "for staff: whose"}
 
 
@@ -136,7 +138,9 @@ ROUTES: tuple[Route, ...] = (
         query={**PAGE, **FIELDS, **OF_USER, "status": "open, frozen or closed"},
         choices={"status": tuple(AccountStatus)},
     ),
-    _get(ACCOUNT, accounts.get, "One account", answers.Account, query=FIELDS),
+    _get(
+        ACCOUNT, accounts.get, "One account, now or then", answers.Account, query={**FIELDS, **AT}
+    ),
     _command(
         f"{ACCOUNT}/freeze",
         accounts.freeze,
@@ -239,6 +243,23 @@ ROUTES: tuple[Route, ...] = (
         roles=auth.RISK_WORD,
         query={"kind": "user or account", "value": "its id"},
         body_in_query=True,
+    ),
+    _get(
+        "/api/tables/{table}/{key}",
+        analysts.row,
+        "One row of a service's table, now or then",
+        answers.TableRow,
+        roles=auth.ANALYSTS,
+        query=AT,
+    ),
+    Route(
+        method="POST",
+        path="/api/query",
+        handler=analysts.query,
+        about="One SELECT over tables and events, now or then",
+        roles=auth.ANALYSTS,
+        body=models.SqlQuery,
+        answers={200: answers.QueryResult},
     ),
     _public("/subjects", documents.registry, "Subjects of the schema registry"),
     _public("/subjects/{subject}/versions", documents.registry, "Versions of a subject"),

@@ -11,6 +11,7 @@ from gateway.commands import Commands
 from gateway.idempotency import Idempotency
 from gateway.operations import Readiness
 from gateway.passwords import ROUNDS, Passwords
+from gateway.past import Past
 from gateway.queries import Queries
 from gateway.waiting import Waiting
 from resilience.limiter import Limiter
@@ -46,6 +47,7 @@ class Gateway:
         self.passwords = Passwords(rounds=password_rounds)
         self.idempotency = Idempotency()
         self.owners = AccountOwners(self.queries)
+        self.past = Past(settings)
         self.readiness = Readiness(self)
         self.limiter: Limiter | None = None
         self.route_limiters: dict[str, Limiter] = {}
@@ -66,6 +68,7 @@ class Gateway:
         self.commands.close()
         await self.queries.close()
         self.passwords.close()
+        self.past.close()
 
 
 class AccountOwners:

@@ -50,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "travel": {"domain", "topics", "schemas", "streaming", "settings", "agents", "proof", "logs"},
     "gateway": {
         "domain",
+        "travel",
         "topics",
         "schemas",
         "streaming",
@@ -57,7 +58,6 @@ ALLOWED: dict[str, set[str]] = {
         "stores",
         "settings",
         "logs",
-        "travel",
     },
     "deploy": {"settings"},
 }

@@ -5,6 +5,7 @@ The end is what the changelog says that the kept tables reflect, so it works on 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -40,7 +41,10 @@ class Replayed:
 
 
 class Replay:
-    """One run over one service. `show` is told of progress, a line at a time."""
+    """One run over one service. `show` is told of progress, a line at a time.
+
+    What is not read by `deadline_s`, of `time.monotonic`, ends in TimeoutError.
+    """
 
     def __init__(
         self,
@@ -48,7 +52,9 @@ class Replay:
         installation: Installation,
         codec: Decoder,
         show: Callable[[str], None],
+        deadline_s: float = math.inf,
     ) -> None:
+        self._deadline_s = deadline_s
         self._kafka, self._installation, self._codec, self._show = kafka, installation, codec, show
 
     def run(
@@ -61,7 +67,7 @@ class Replay:
         if key is not None and is_private(key):
             raise BadMoment(f"rows {' and '.join(PRIVATE)} are private: nobody is shown them")
         started_s, done = time.monotonic(), Replayed(compared=to is None)
-        reader, secrets = Reader(self._kafka), Reader(self._kafka)
+        reader, secrets = self._opened(), self._opened()
         self._reach(reader, decider, to)
         try:
             for partition in self._partitions(key):
@@ -71,6 +77,9 @@ class Replay:
             secrets.close()
         done.seconds = time.monotonic() - started_s
         return done
+
+    def _opened(self) -> Reader:
+        return Reader(self._kafka, self._deadline_s)
 
     def _reach(self, reader: Reader, decider: Decider, to: int | Mapping[int, int] | None) -> None:
         """Raises BadMoment for an offset that isn't there."""

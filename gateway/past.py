@@ -1,0 +1,104 @@
+"""The past and SQL: folds of the log and queries, in threads and processes beside the event loop.
+
+Each costs seconds of a core, so that AT_ONCE are under way in a process and WAITING wait; whoever
+comes then is sent away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from confluent_kafka import KafkaException
+
+from domain.services import DECIDERS
+from gateway.errors import Problem, state_unavailable
+from gateway.views import plain
+from travel.errors import BadMoment
+from travel.moments import past
+from travel.replay import Replay
+from travel.snapshot import Source
+from travel.sql import Limits, Result, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.queries import Row
+    from settings import Settings
+
+AT_ONCE, WAITING = 2, 8
+FOLD_S = 20.0
+LIMITS = Limits(rows=10_000, seconds=20.0, bytes=512 << 20)
+
+T = TypeVar("T")
+
+
+class Past:
+    """Of one gateway process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(AT_ONCE, "past")
+        self._own = threading.local()  # a codec is for one thread
+        self._taken = 0
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def row(self, service: str, row_key: str, at_ms: int) -> Row | None:
+        """A row of a service's table as it was; None when it was not there."""
+
+        def folded() -> Row | None:
+            source = self._source()
+            replay = Replay(
+                source.kafka,
+                source.installation,
+                source.codec,
+                lambda _: None,
+                time.monotonic() + FOLD_S,
+            )
+            found = replay.run(DECIDERS[service], at_ms, row_key).found
+            return next(map(plain, found.values()), None)
+
+        try:
+            return await self._aside(folded)
+        except (KafkaException, TimeoutError) as exc:
+            raise state_unavailable("the log could not be read in time") from exc
+
+    async def query(self, sql: str, at_ms: int | None) -> Result:
+        """Raises travel's Refused and TooLarge."""
+        return await self._aside(lambda: run(sql, at_ms, LIMITS))
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        if self._taken >= AT_ONCE + WAITING:
+            raise Problem("OVERLOADED", headers={"Retry-After": "5"})
+        self._taken += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._taken -= 1
+
+    def _source(self) -> Source:
+        if not hasattr(self._own, "source"):
+            self._own.source = Source.of(self._settings)
+        source: Source = self._own.source
+        return source
+
+
+def moment_of(text: str) -> int:
+    """A time that is over, Unix milliseconds. Raises BadMoment."""
+    return past(text, time.time_ns() // 1_000_000)
+
+
+def moment_in(query: Any) -> int | None:
+    """`?at=`, if it is there; 400 for what is no time of the past."""
+    text = query.get("at")
+    if text is None:
+        return None
+    try:
+        return moment_of(text)
+    except BadMoment as exc:
+        raise Problem("BAD_QUERY", str(exc)) from exc
