@@ -23,18 +23,21 @@ from domain.account import (
 )
 from domain.saga import Reason
 from domain.user import account_of_key, accounts_of_key, user_key
-from gateway import auth, pages, views
+from gateway import auth, lists, pages, views
 from gateway.answer import Answer, answer
 from gateway.errors import Problem, invalid, not_found
 from gateway.models import NewAccount
 from gateway.outcome import LOOK, identify, once, pursue, refused
 from gateway.past import moment_in
+from gateway.reads import ACCOUNTS, TRANSACTIONS
+from stores.questions import Wanted
 
 if TYPE_CHECKING:
     from gateway.call import Call
     from gateway.outcome import Identity, Look
     from gateway.queries import Row
     from gateway.waiting import Heard
+    from stores.questions import Page, Questions
 
 LISTED_S = 1.0
 NEWEST = 100  # entries of a list that are looked at for one that was just added
@@ -116,7 +119,7 @@ class _Opening:
         if not isinstance(event, AccountOpened):
             return None
         row = ACCOUNT.evolve({}, event)[account_key(self.key)]
-        self.call.gateway.queries.saw("account", account_key(self.key), event.version)
+        self.call.gateway.reads.told(self.call, ACCOUNTS, self.key, event.version)
         return answer(views.account(views.plain(row)), 201)
 
     async def looked(self) -> Answer | None:
@@ -188,7 +191,7 @@ class _Managed:
         if isinstance(event, AccountCommandRefused):
             return refused(self.call, event.reason, self.named)
         if isinstance(event, self.management.event):
-            self.call.gateway.queries.saw("account", account_key(self.key), event.version)
+            self.call.gateway.reads.told(self.call, ACCOUNTS, self.key, event.version)
             return LOOK
         return None
 
@@ -204,9 +207,15 @@ async def read(call: Call, account_id: str) -> Row | None:
 
 
 async def get(call: Call) -> Answer:
+    row = await _mine(call)
+    return answer(views.picked(views.account(row), call.query.get("fields")))
+
+
+async def _mine(call: Call) -> Row:
+    """The account, now or then, if the caller may see it; 404 else."""
     account_id, at_ms = call.names["account_id"], moment_in(call.query)
     if at_ms is None:
-        row = await read(call, account_id)
+        row = await call.gateway.reads.row(call, ACCOUNTS, account_id)
     else:
         row = await call.gateway.past.row("account", account_key(account_id), at_ms)
     if row is None or not (
@@ -214,25 +223,28 @@ async def get(call: Call) -> Answer:
     ):
         raise not_found("no such account, or not yet, or not then")
     call.gateway.owners.learn(row["account_id"], row["user_id"])
-    return answer(views.picked(views.account(row), call.query.get("fields")))
+    return row
 
 
 async def listing(call: Call) -> Answer:
     """In the order of their opening. Staff may ask for those of another user."""
-    user_id = await pages.user_of(call)
-    queries, limit = call.gateway.queries, pages.limit_of(call)
-    head = await queries.row("user", user_id, accounts_of_key(user_id), versioned=False)
-    count = head["accounts"] if head else 0
-    start = pages.place_of(call, count) if call.query.get("cursor") else 0
-    end = min(start + limit, count)
-    keys = [account_of_key(user_id, number) for number in range(start, end)]
-    entries = await queries.rows("user", queries.partition(user_id), keys)
-    ids = [entry["account_id"] for key in keys if (entry := entries[key]) is not None]
-    rows = await queries.gather("account", ((one, account_key(one)) for one in ids))
-    status = call.query.get("status")
+    listed = await lists.accounts(call, await pages.user_of(call), call.query.get("status"))
     items: list[Any] = [
-        views.picked(views.account(row), call.query.get("fields"))
-        for one in ids
-        if (row := rows.get(account_key(one))) is not None and status in (None, row["status"])
+        views.picked(views.account(row), call.query.get("fields")) for row in listed.rows
     ]
-    return answer({"items": items, "next_cursor": pages.cursor(end) if end < count else None})
+    return answer({"items": items, "next_cursor": listed.next_cursor})
+
+
+async def entries(call: Call) -> Answer:
+    """What was posted to an account, the oldest first: the stores alone know."""
+    account_id = (await _mine(call))["account_id"]
+    reads, limit, start = call.gateway.reads, pages.limit_of(call), lists.cursor_of(call)
+    wanted = Wanted(account_id=account_id, currency=call.query.get("currency"))
+
+    async def of_store(store: Questions) -> Page:
+        return await store.entries(wanted, start.place, limit)
+
+    page = await reads.ask(call, "entries", of_store, kinds=(ACCOUNTS, TRANSACTIONS))
+    items = [views.picked(views.entry(row), call.query.get("fields")) for row in page.items]
+    following = lists.Cursor(None, page.following) if page.following else None
+    return answer({"items": items, "next_cursor": lists.Listed((), following).next_cursor})

@@ -161,6 +161,26 @@ class Removed(Shown):
     removed: bool
 
 
+class Entry(Shown):
+    entry_id: str
+    transaction_id: str
+    account_id: str
+    amount: int = Field(description="minor units that were added; negative: taken")
+    currency: str
+    balance: int | None = Field(description="after it, in this currency")
+    at: str
+
+
+class Entries(Shown):
+    items: list[Entry]
+    next_cursor: str | None
+
+
+class Users(Shown):
+    items: list[User]
+    next_cursor: str | None
+
+
 class Transactions(Shown):
     items: list[Transaction]
     next_cursor: str | None

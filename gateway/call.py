@@ -29,3 +29,4 @@ class Call:
     idempotency_key: str | None = None
     authorization: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)  # of a response that streams
+    read_source: str | None = None  # where what is answered was read

@@ -57,7 +57,7 @@ SECURITY = {
 HSTS = "max-age=31536000; includeSubDomains"
 EXPOSED = (
     "ETag, Idempotent-Replayed, Location, Preference-Applied, RateLimit, RateLimit-Policy, "
-    "Retry-After, X-Request-Id, traceparent"
+    "Retry-After, X-Read-Source, X-Request-Id, traceparent"
 )
 
 REQUESTS = Counter("streambank_http_requests_total", "Requests", ["method", "route", "status"])
@@ -85,7 +85,10 @@ def endpoint(gateway: Gateway, route: Route) -> Callable[[web.Request], Awaitabl
                 call.headers = _headers(request, trace)
                 response: web.StreamResponse = await route.handler(call, request)
             else:
-                response = respond(await route.handler(call), request, trace)
+                given = await route.handler(call)
+                if call.read_source is not None and not route.command:
+                    given.headers["X-Read-Source"] = call.read_source
+                response = respond(given, request, trace)
         except Problem as problem:
             ERRORS.labels(problem.code).inc()
             response = respond(

@@ -32,6 +32,8 @@ HEADERS = {
     "Idempotent-Replayed": "`true`: the key was used before, this is its answer",
     "RateLimit-Policy": "the quota and its window in seconds, where requests are limited",
     "RateLimit": "what is left of it, and the seconds until it is whole again",
+    "X-Read-Source": "where it was read: redis, mysql, mongodb or tables",
+    "ETag": "the version: with it as If-None-Match the answer is 304 until there is a newer one",
     "Retry-After": "seconds after which to ask again",
 }
 EVERY = ("traceparent", "X-Request-Id")
@@ -144,6 +146,8 @@ def _responses(route: Route, names: dict[type, str]) -> dict[str, Any]:
             found[str(status)]["content"] = {"application/json": {"schema": _ref(model, names)}}
         elif route.streams:
             found[str(status)]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+    if route.reads:
+        found["304"] = {"description": "the version of If-None-Match is still the newest"}
     for status in _problems(route):
         found[str(status)] = {
             "description": "a problem; `x-error-codes` lists the codes",
@@ -157,6 +161,9 @@ def _headers(route: Route, status: int) -> dict[str, Any]:
     required, optional = list(EVERY), []
     if route.path.startswith("/api/"):
         optional += ["RateLimit-Policy", "RateLimit"]
+    if route.reads and status == 200:
+        required.append("X-Read-Source")
+        optional += ["ETag"]
     if route.command and status < 300:
         required.append("Location")
         optional += ["Preference-Applied", "Idempotent-Replayed"]

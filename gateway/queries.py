@@ -90,6 +90,10 @@ class Queries:
         if self._admin is silent:
             self._admin = self._new_admin()
 
+    @property
+    def admin(self) -> AdminClient:
+        return self._admin
+
     def brokers(self, timeout_s: float) -> int:
         """How many brokers answer; KafkaException when none does. Blocks: not for the event loop."""
         admin = self._admin
@@ -119,7 +123,7 @@ class Queries:
         """
         if not versioned:
             return (await self.rows(service, self.partition(aggregate_id), (row_key,)))[row_key]
-        least = self._least(service, row_key)
+        least = self.least(service, row_key)
         deadline_s = time.monotonic() + 1.0
         while True:
             rows = await self.rows(service, self.partition(aggregate_id), (row_key,))
@@ -128,7 +132,8 @@ class Queries:
                 return row
             await asyncio.sleep(0.01)  # its worker committed, and is about to show it
 
-    def _least(self, service: str, row_key: str) -> int:
+    def least(self, service: str, row_key: str) -> int:
+        """The version that a client was told of a moment ago; 0 when none was."""
         version, until_s = self._seen.get((service, row_key), (0, 0.0))
         return version if until_s > time.monotonic() else 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from domain.risk import (
     AddToBlacklist,
@@ -18,19 +18,24 @@ from domain.risk import (
     blacklist_key,
     review_key,
 )
-from gateway import pages, views
+from gateway import lists, pages, views
 from gateway.answer import Answer, answer
-from gateway.errors import Problem, not_found
+from gateway.errors import Problem, not_found, state_unavailable
 from gateway.models import BlacklistEntry, BlacklistRemoval, ReviewDecision
 from gateway.outcome import LOOK, identify, once, pursue, refused
+from gateway.reads import REVIEWS
+from stores.questions import Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from gateway.call import Call
     from gateway.outcome import Identity, Look
     from gateway.queries import Row
     from gateway.waiting import Heard
+    from stores.questions import Page, Place, Questions
+
+    Rows: TypeAlias = tuple[Sequence[Row], str | None]  # and where the list goes on
 
 READS = 10  # questions to one worker for one page of a filtered list
 
@@ -38,20 +43,23 @@ READS = 10  # questions to one worker for one page of a filtered list
 async def reviews(call: Call) -> Answer:
     """One partition after another, each in the order of its keys. `?status=open` and the like."""
     status = call.query.get("status")
-    partition, after = _start(call)
-    partitions = range(partition, call.gateway.queries.partitions)
-    return await _page(
-        call,
-        partitions,
-        "review/",
-        after,
-        views.review,
-        lambda row: status in (None, row["status"]),
-    )
+
+    async def of_tables() -> Rows:
+        partition, after = _start(call)
+        partitions = range(partition, call.gateway.queries.partitions)
+        return await _page(
+            call, partitions, "review/", after, lambda row: status in (None, row["status"])
+        )
+
+    async def of_store(store: Questions, after: Place | None) -> Page:
+        return await store.reviews(Wanted(status=status), after, pages.limit_of(call))
+
+    rows, following = await _listed(call, "reviews", of_tables, of_store)
+    return _shown(call, map(views.review, rows), following)
 
 
 async def review(call: Call) -> Answer:
-    row = await _review(call, call.names["review_id"])
+    row = await call.gateway.reads.row(call, REVIEWS, call.names["review_id"])
     if row is None:
         raise not_found("no such review, or not yet")
     return answer(views.picked(views.review(row), call.query.get("fields")))
@@ -59,10 +67,45 @@ async def review(call: Call) -> Answer:
 
 async def blacklist(call: Call) -> Answer:
     """All partitions hold the whole blacklist: the first one answers."""
-    _, after = _start(call)
     kind = call.query.get("kind")
-    prefix = f"blacklist/{kind}/" if kind else "blacklist/"
-    return await _page(call, range(1), prefix, after, views.blacklisted, lambda _: True)
+
+    async def of_tables() -> Rows:
+        _, after = _start(call)
+        prefix = f"blacklist/{kind}/" if kind else "blacklist/"
+        return await _page(call, range(1), prefix, after, lambda _: True)
+
+    async def of_store(store: Questions, after: Place | None) -> Page:
+        return await store.blacklist(after, pages.limit_of(call))
+
+    rows, following = await _listed(call, "blacklist", of_tables, of_store)
+    wanted = (row for row in rows if kind in (None, row["kind"]))
+    return _shown(call, map(views.blacklisted, wanted), following)
+
+
+async def _listed(
+    call: Call,
+    name: str,
+    of_tables: Callable[[], Awaitable[Rows]],
+    of_store: Callable[[Questions, Place | None], Awaitable[Page]],
+) -> Rows:
+    """The tables' list, or a store's while they are away. A list goes on in what it began in."""
+    text = pages.text_of(call) or ""
+    stored = lists.cursor_of(call) if text.startswith("|") else None
+
+    async def in_store(store: Questions) -> Rows:
+        if text and stored is None:
+            raise state_unavailable("this list began in the workers' tables; begin it anew")
+        page = await of_store(store, stored.place if stored else None)
+        following = lists.Cursor(None, page.following).text() if page.following else None
+        return page.items, following
+
+    return await call.gateway.reads.ask(call, name, in_store, None if stored else of_tables)
+
+
+def _shown(call: Call, items: Iterable[dict[str, Any]], following: str | None) -> Answer:
+    shown = [views.picked(item, call.query.get("fields")) for item in items]
+    cursor = pages.cursor(following) if following is not None else None
+    return answer({"items": shown, "next_cursor": cursor})
 
 
 def _start(call: Call) -> tuple[int, str]:
@@ -74,33 +117,25 @@ def _start(call: Call) -> tuple[int, str]:
 
 
 async def _page(
-    call: Call,
-    partitions: range,
-    prefix: str,
-    after: str,
-    view: Callable[[Row], dict[str, Any]],
-    wanted: Callable[[Row], bool],
-) -> Answer:
+    call: Call, partitions: range, prefix: str, after: str, wanted: Callable[[Row], bool]
+) -> Rows:
     """A page of rows that partitions list one after another; short when few of many are wanted."""
     queries, limit = call.gateway.queries, pages.limit_of(call)
-    items: list[Any] = []
+    found: list[Row] = []
     reads = 0
     for partition in partitions:
         while True:
-            if reads == READS or len(items) >= limit:
-                place = pages.cursor(f"{partition}:{after}")
-                return answer({"items": items, "next_cursor": place})
+            if reads == READS or len(found) >= limit:
+                return found, f"{partition}:{after}"
             reads += 1
-            asked = limit - len(items)
+            asked = limit - len(found)
             rows, following = await queries.listed("risk", partition, prefix, after, asked)
-            items += [
-                views.picked(view(row), call.query.get("fields")) for _, row in rows if wanted(row)
-            ]
+            found += [row for _, row in rows if wanted(row)]
             if following is None:
                 break
             after = following
         after = ""
-    return answer({"items": items, "next_cursor": None})
+    return found, None
 
 
 async def decide(call: Call) -> Answer:

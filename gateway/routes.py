@@ -46,6 +46,7 @@ class Route:
     command: bool = False  # sends a command: takes Prefer and Idempotency-Key, may answer 202
     money: bool = False  # the Idempotency-Key is required
     streams: bool = False  # the handler writes the response itself
+    reads: bool = False  # says where the answer was read
     body_in_query: bool = False  # without a body the query is read as one
 
     @property
@@ -118,7 +119,16 @@ ROUTES: tuple[Route, ...] = (
     _login("/api/auth/login", users.login, "Log in", models.Login),
     _login("/api/auth/refresh", users.refresh, "New tokens", models.RefreshToken),
     _login("/api/auth/logout", users.logout, "Log out", models.Logout, answers={204: None}),
-    _get(USER, users.get, "One user", answers.User, query=FIELDS),
+    _get(
+        "/api/users",
+        users.search,
+        "Users by words of their name or e-mail",
+        answers.Users,
+        roles=auth.STAFF_READS,
+        query={"limit": PAGE["limit"], **FIELDS, "q": "what to look for"},
+        reads=True,
+    ),
+    _get(USER, users.get, "One user", answers.User, query=FIELDS, reads=True),
     _command(
         f"{USER}/roles",
         users.set_roles,
@@ -137,9 +147,23 @@ ROUTES: tuple[Route, ...] = (
         answers.Accounts,
         query={**PAGE, **FIELDS, **OF_USER, "status": "open, frozen or closed"},
         choices={"status": tuple(AccountStatus)},
+        reads=True,
     ),
     _get(
-        ACCOUNT, accounts.get, "One account, now or then", answers.Account, query={**FIELDS, **AT}
+        ACCOUNT,
+        accounts.get,
+        "One account, now or then",
+        answers.Account,
+        query={**FIELDS, **AT},
+        reads=True,
+    ),
+    _get(
+        f"{ACCOUNT}/entries",
+        accounts.entries,
+        "Its ledger entries, the oldest first",
+        answers.Entries,
+        query={**PAGE, **FIELDS, "currency": "ISO 4217 code"},
+        reads=True,
     ),
     _command(
         f"{ACCOUNT}/freeze",
@@ -179,11 +203,20 @@ ROUTES: tuple[Route, ...] = (
             "type": "transfer, deposit or withdrawal",
             "currency": "ISO 4217 code",
             "account_id": "source or destination",
+            "q": "words of the description or the reference; all that have them in one page",
         },
         choices={"status": tuple(TransactionStatus), "type": tuple(TransactionType)},
+        reads=True,
     ),
-    _get(TRANSACTION, transactions.get, "One transaction", answers.Transaction, query=FIELDS),
-    _get(f"{TRANSACTION}/trace", transactions.trace, "Its steps", answers.Trace),
+    _get(
+        TRANSACTION,
+        transactions.get,
+        "One transaction",
+        answers.Transaction,
+        query=FIELDS,
+        reads=True,
+    ),
+    _get(f"{TRANSACTION}/trace", transactions.trace, "Its steps", answers.Trace, reads=True),
     _get(
         f"{TRANSACTION}/events",
         transactions.events,
@@ -206,8 +239,17 @@ ROUTES: tuple[Route, ...] = (
         roles=auth.RISK_READS,
         query={**PAGE, **FIELDS, "status": "open, approved, declined or withdrawn"},
         choices={"status": tuple(ReviewStatus)},
+        reads=True,
     ),
-    _get(REVIEW, risk.review, "One review", answers.Review, roles=auth.RISK_READS, query=FIELDS),
+    _get(
+        REVIEW,
+        risk.review,
+        "One review",
+        answers.Review,
+        roles=auth.RISK_READS,
+        query=FIELDS,
+        reads=True,
+    ),
     _command(
         f"{REVIEW}/decision",
         risk.decide,
@@ -224,6 +266,7 @@ ROUTES: tuple[Route, ...] = (
         roles=auth.RISK_READS,
         query={**PAGE, **FIELDS, "kind": "user or account"},
         choices={"kind": tuple(BlacklistKind)},
+        reads=True,
     ),
     _command(
         BLACKLIST,

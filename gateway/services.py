@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from domain.account import account_key
 from gateway.auth import Tokens
 from gateway.commands import Commands
 from gateway.idempotency import Idempotency
+from gateway.known import Known
+from gateway.lag import Lag
 from gateway.operations import Readiness
 from gateway.passwords import ROUNDS, Passwords
 from gateway.past import Past
 from gateway.queries import Queries
+from gateway.reads import ACCOUNTS, Reads
 from gateway.waiting import Waiting
 from resilience.limiter import Limiter
 from schemas.codec import Codec
+from stores.mongo import MongoDB
+from stores.mysql import MySQL
+from stores.redis import Redis
 
 if TYPE_CHECKING:
     from gateway.log_outs import LogOuts
@@ -42,11 +47,16 @@ class Gateway:
         self.queries = Queries(
             settings.kafka, settings.prefix, settings.partitions, settings.internal_token
         )
-        self.waiting = Waiting(settings.kafka, settings.prefix, self.codec)
+        self.redis = Redis(settings.redis_url, settings.prefix) if settings.redis_url else None
+        self.stores = _stores(settings)
+        known = Known(self.codec) if self.redis or self.stores else None
+        self.waiting = Waiting(settings.kafka, settings.prefix, self.codec, known)
+        self.lag = Lag(self.queries, settings.prefix, self.stores)
+        self.reads = Reads(self.queries, self.waiting, known, self.lag, self.redis, self.stores)
         self.tokens = Tokens(settings.jwt_secret, settings.access_token_s, log_outs)
         self.passwords = Passwords(rounds=password_rounds)
         self.idempotency = Idempotency()
-        self.owners = AccountOwners(self.queries)
+        self.owners = AccountOwners(self.reads)
         self.past = Past(settings)
         self.readiness = Readiness(self)
         self.limiter: Limiter | None = None
@@ -62,20 +72,37 @@ class Gateway:
         self.queries.start()
         self.commands.start()
         self.waiting.start()
+        self.lag.start()
 
     async def close(self) -> None:
         self.waiting.close()
         self.commands.close()
+        await self.lag.close()
+        await self.reads.close()
         await self.queries.close()
+        for store in self.stores:
+            await store.close()
+        if self.redis is not None:
+            await self.redis.close()
         self.passwords.close()
         self.past.close()
+
+
+def _stores(settings: Settings) -> list[MySQL | MongoDB]:
+    """Those that are configured; each is connected to by the first question."""
+    stores: list[MySQL | MongoDB] = []
+    if settings.mysql_url:
+        stores.append(MySQL(settings.mysql_url))
+    if settings.mongodb_url:
+        stores.append(MongoDB(settings.mongodb_url, settings.mongodb_client))
+    return stores
 
 
 class AccountOwners:
     """Who owns an account. An account never changes hands, so what was read once stays true."""
 
-    def __init__(self, queries: Queries) -> None:
-        self._queries = queries
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
         self._known: OrderedDict[str, str] = OrderedDict()
 
     async def of(self, account_id: str) -> str | None:
@@ -83,11 +110,11 @@ class AccountOwners:
         owner = self._known.get(account_id)
         if owner is not None:
             return owner
-        row = await self._queries.row("account", account_id, account_key(account_id))
-        if row is None:
+        found = await self._reads.find(ACCOUNTS, account_id)
+        if found is None:
             return None
-        self.learn(account_id, row["user_id"])
-        return str(row["user_id"])
+        self.learn(account_id, found.row["user_id"])
+        return str(found.row["user_id"])
 
     def known(self, account_id: str) -> str | None:
         """The owner if it was asked for before."""

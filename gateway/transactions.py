@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import web
 
-from domain.risk import listed_key, owner_key
 from domain.saga import (
     Rail,
     Reason,
@@ -28,23 +27,27 @@ from domain.transaction import (
     TransactionCommandRefused,
     transaction_key,
 )
-from gateway import auth, pages, views
+from gateway import auth, lists, pages, views
 from gateway.answer import Answer, answer
 from gateway.errors import Problem, invalid, not_found
 from gateway.models import NewTransaction
 from gateway.outcome import LOOK, identify, once, pursue, refused
+from gateway.reads import ACCOUNTS, TRANSACTIONS
+from stores.questions import Wanted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from domain.decider import Row as DomainRow
     from gateway.call import Call
     from gateway.outcome import Identity, Look
     from gateway.queries import Row
     from gateway.waiting import Heard, Watch
+    from stores.questions import Questions
 
 FINAL = (TransactionCompleted, TransactionFailed, TransactionCancelled)
 HEARTBEAT_S = 10.0
 LOOK_S = 1.0
-SCAN = 1_000  # rows that one page of a filtered list looks at
 
 
 async def create(call: Call) -> Answer:
@@ -129,7 +132,10 @@ class _Creation:
         return self._ended(row) if row["status"] != Status.PENDING else None
 
     def _ended(self, row: Row) -> Answer:
-        self.call.gateway.queries.saw("transaction", transaction_key(self.key), row["version"])
+        told = self.call.gateway.reads.told
+        told(self.call, TRANSACTIONS, self.key, row["version"])
+        for balance in row["balances"]:
+            told(self.call, ACCOUNTS, balance["account_id"], balance["version"])
         shown = _shown(self.call, row)
         if row["status"] == Status.COMPLETED:
             return answer(shown, 201)
@@ -190,7 +196,7 @@ async def read(call: Call, transaction_id: str) -> Row | None:
 
 async def _mine(call: Call, transaction_id: str, ordering: bool = False) -> Row:
     """The row, if the caller may see it (`ordering`: may give orders about it); 404 else."""
-    row = await read(call, transaction_id)
+    row = await call.gateway.reads.row(call, TRANSACTIONS, transaction_id)
     if row is None:
         raise not_found("no such transaction, or not yet")
     caller, order = call.caller, row["order"]
@@ -216,36 +222,36 @@ async def trace(call: Call) -> Answer:
 
 async def listing(call: Call) -> Answer:
     """The newest first. Staff may ask for those of another user, or of an account."""
-    user_id = await pages.user_of(call)
-    queries, limit = call.gateway.queries, pages.limit_of(call)
-    head = await queries.row("risk", user_id, owner_key(user_id), versioned=False)
-    start = pages.place_of(call, head["listed"] if head else 0)
-    items: list[Any] = []
-    at = start
-    while at > 0 and len(items) < limit and start - at < SCAN:
-        numbers = range(at - 1, max(at - 1 - limit, -1), -1)
-        for number, row in await _entries(call, user_id, numbers):
-            at = number
-            if row is not None and _wanted(call, row):
-                items.append(views.picked(await _shown_fully(call, row), call.query.get("fields")))
-            if len(items) == limit:
-                break
-    return answer({"items": items, "next_cursor": pages.cursor(at) if at > 0 else None})
-
-
-async def _entries(call: Call, user_id: str, numbers: range) -> list[tuple[int, Row | None]]:
-    """The transactions behind entries of an owner's list, None for one that has left the table."""
-    queries = call.gateway.queries
-    keys = [listed_key(user_id, number) for number in numbers]
-    entries = await queries.rows("risk", queries.partition(user_id), keys)
-    ids = [entry["transaction_id"] if (entry := entries[key]) else None for key in keys]
-    rows = await queries.gather(
-        "transaction", ((one, transaction_key(one)) for one in ids if one is not None)
+    if call.query.get("q"):
+        return await _search(call, call.query["q"])
+    query, user_id = call.query, await pages.user_of(call)
+    wanted = Wanted(
+        account_id=query.get("account_id"),
+        type=query.get("type"),
+        status=query.get("status"),
+        currency=query.get("currency"),
     )
-    return [
-        (number, rows.get(transaction_key(one)) if one is not None else None)
-        for number, one in zip(numbers, ids, strict=True)
+    listed = await lists.transactions(call, user_id, wanted, lambda row: _wanted(call, row))
+    items = [
+        views.picked(await _shown_fully(call, row), query.get("fields")) for row in listed.rows
     ]
+    return answer({"items": items, "next_cursor": listed.next_cursor})
+
+
+async def _search(call: Call, words: str) -> Answer:
+    """Those whose description or reference has the words: the caller's own; any to staff."""
+    reads, limit = call.gateway.reads, pages.limit_of(call)
+    owner_id = (
+        call.query.get("user_id") if call.caller.may(auth.STAFF_READS) else call.caller.user_id
+    )
+
+    async def of_store(store: Questions) -> Sequence[Row]:
+        return await store.search_transactions(words, owner_id, limit)
+
+    found = await reads.ask(call, "transactions", of_store, kinds=(TRANSACTIONS,))
+    rows = [row for row in await reads.renewed(TRANSACTIONS, found) if _wanted(call, row)]
+    items = [views.picked(await _shown_fully(call, row), call.query.get("fields")) for row in rows]
+    return answer({"items": items, "next_cursor": None})
 
 
 def _wanted(call: Call, row: Row) -> bool:

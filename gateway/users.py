@@ -21,17 +21,21 @@ from domain.user import (
     credentials_key,
     user_key,
 )
-from gateway import auth, views
+from gateway import auth, pages, views
 from gateway.answer import Answer, answer
 from gateway.errors import Problem, invalid, not_found
 from gateway.models import Login, Logout, RefreshToken, Registration, Roles
 from gateway.outcome import LOOK, Identity, identify, once, pursue, refused
+from gateway.reads import USERS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.call import Call
     from gateway.outcome import Look
     from gateway.queries import Row
     from gateway.waiting import Heard
+    from stores.questions import Questions
 
 
 def normalised(email: str) -> str:
@@ -110,7 +114,7 @@ class _Registering:
         if not isinstance(event, UserRegistered):
             return None
         row = USER.evolve({}, event)[user_key(event.user_id)]
-        self.call.gateway.queries.saw("user", user_key(event.user_id), event.version)
+        self.call.gateway.reads.told(self.call, USERS, event.user_id, event.version)
         return answer(views.user(views.plain(row)), 201)
 
     async def looked(self) -> Answer | None:
@@ -181,10 +185,26 @@ async def get(call: Call) -> Answer:
     user_id = call.names["user_id"]
     if user_id != call.caller.user_id and not call.caller.may(auth.STAFF_READS):
         raise not_found("no such user, or not yet")
-    row = await read(call, user_id)
+    row = await call.gateway.reads.row(call, USERS, user_id)
     if row is None:
         raise not_found("no such user, or not yet")
     return answer(views.picked(views.user(row), call.query.get("fields")))
+
+
+async def search(call: Call) -> Answer:
+    """Users whose name or e-mail has the words of `?q=`, the best match first."""
+    words = call.query.get("q")
+    if not words:
+        raise Problem("BAD_QUERY", "q is what to look for: words of a name or an e-mail")
+    reads, limit = call.gateway.reads, pages.limit_of(call)
+
+    async def of_store(store: Questions) -> Sequence[Row]:
+        return await store.search_users(words, limit)
+
+    found = await reads.ask(call, "users", of_store, kinds=(USERS,))
+    rows = await reads.renewed(USERS, found)
+    items = [views.picked(views.user(row), call.query.get("fields")) for row in rows]
+    return answer({"items": items, "next_cursor": None})
 
 
 async def set_roles(call: Call) -> Answer:
@@ -222,7 +242,7 @@ class _RoleSetting:
         if isinstance(heard.event, UserCommandRefused):
             return refused(self.call, heard.event.reason, self.named)
         if isinstance(heard.event, RolesSet):
-            self.call.gateway.queries.saw("user", user_key(self.key), heard.event.version)
+            self.call.gateway.reads.told(self.call, USERS, self.key, heard.event.version)
             return LOOK
         return None
 

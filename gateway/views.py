@@ -132,6 +132,19 @@ def review(row: Row) -> dict[str, Any]:
     }
 
 
+def entry(row: Row) -> dict[str, Any]:
+    """`balance` is that of the account in this currency after the entry."""
+    return {
+        "entry_id": f"{row['event_id']}/{row['number']}",
+        "transaction_id": row["transaction_id"],
+        "account_id": row["account"],
+        "amount": row["amount_minor"],
+        "currency": row["currency"],
+        "balance": row["balance_minor"],
+        "at": time_of(row["at_ms"]),
+    }
+
+
 def blacklisted(row: Row) -> dict[str, Any]:
     return {
         "kind": row["kind"],

@@ -3,7 +3,8 @@
     tail thread: events --key watched?--> event loop: decode --> each Watch on that aggregate
 
 One consumer a process, assigned by hand to all partitions from their end, read_committed, in no
-group. A record's key is its aggregate's id: what nobody watches is let go unread. A Watch is opened
+group. A record's key is its aggregate's id: of what nobody watches only its time is kept, where
+reads need it (`Known`). A Watch is opened
 before its command is produced, so nothing can pass between. What an event has to do with the
 command its hearer finds in the headers: `causation_id` and `correlation_id` are the command's id.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from streaming import is_fatal
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gateway.known import Known
     from schemas.codec import Codec
 
 log = logging.getLogger(__name__)
@@ -103,13 +106,17 @@ class Watch:
 class Waiting:
     """The tail of one process; `start` and `close` it on its event loop."""
 
-    def __init__(self, kafka: Mapping[str, str], prefix: str, codec: Codec) -> None:
+    def __init__(
+        self, kafka: Mapping[str, str], prefix: str, codec: Codec, known: Known | None = None
+    ) -> None:
         self._kafka = dict(kafka)
         self._services = {f"{prefix}{service}.events": service for service in SERVICES}
         self._codec = codec
         self._watches: dict[Subject, list[Watch]] = {}
         self._stopping = threading.Event()
         self._live = False
+        self._live_since_s = 0.0
+        self._known = known
         self._rarely = Rarely()
         self._came_alive: asyncio.Event = asyncio.Event()
 
@@ -126,6 +133,11 @@ class Waiting:
     def live(self) -> bool:
         """True while all event topics are read from a known place on."""
         return self._live
+
+    @property
+    def live_s(self) -> float:
+        """For how many seconds that is so; 0: it is not."""
+        return time.monotonic() - self._live_since_s if self._live else 0.0
 
     async def until_live(self, timeout_s: float) -> bool:
         try:
@@ -183,12 +195,13 @@ class Waiting:
         return ends
 
     def _became(self, live: bool) -> None:
+        self._live_since_s = time.monotonic()
         self._live = live
         if live:
             self._call(self._came_alive.set)
 
     def _read(self, consumer: Consumer) -> None:
-        services, watches = self._services, self._watches
+        services, watches, known = self._services, self._watches, self._known
         while not self._stopping.is_set():
             first = consumer.poll(0.2)
             if first is None:
@@ -200,6 +213,8 @@ class Waiting:
                     _raise_if_fatal(message.error())
                     continue
                 subject = (services[message.topic() or ""], message.key() or b"")
+                if known is not None and (value := message.value()) is not None:
+                    known.heard(*subject, value, message.timestamp()[1])
                 if subject in watches:
                     batch.append((subject, message.value(), message.headers()))
             if batch:

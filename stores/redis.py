@@ -98,7 +98,7 @@ class Redis:
 
     async def document(self, kind: Kind, key: str) -> Document | None:
         """The copy of a document; None when there is none."""
-        held = await self.call(self._client.get, self._key(kind, key))
+        held: Any = await self.call(self._client.get, self._key(kind, key))
         body = held.partition(b":")[2] if held else b""
         READS.labels("hit" if body else "miss").inc()
         found: Document | None = orjson.loads(body) if body else None

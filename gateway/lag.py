@@ -1,0 +1,116 @@
+"""How far each store is behind the log, looked at once a second in the background.
+
+    ends of the topics, now and a second ago and … --reached by the store's positions?--> seconds
+
+A store is as far behind as the newest ends that it has reached are old. At most the mark of one
+Kafka transaction, which no consumer is given, lies between a store and the end that it has reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+from prometheus_client import Gauge
+
+from stores.catalog import TOPICS, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from gateway.queries import Queries
+    from stores.catalog import At
+    from stores.questions import Questions
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+SAMPLES = 60
+LATE_S = 5.0
+TIMEOUT_S = 3.0
+MARK = 1  # offset
+
+BEHIND_S = Gauge("streambank_gateway_store_behind_seconds", "Age of what a store holds", ["store"])
+
+
+class Lag:
+    """Of the stores of one process; `start` and `close` it on its event loop."""
+
+    def __init__(self, queries: Queries, prefix: str, stores: Sequence[Questions]) -> None:
+        self._queries, self._prefix, self._stores = queries, prefix, stores
+        self._ends: deque[tuple[float, Mapping[At, int]]] = deque(maxlen=SAMPLES)
+        self._late: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        if self._stores:
+            self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def is_late(self, store: str) -> bool:
+        """True while a store is more than LATE_S behind. One that can't be asked keeps its last."""
+        return store in self._late
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                ends = await asyncio.to_thread(self._look)
+            except KafkaException as exc:
+                log.info("the ends of the topics are not known: %s", exc)
+            else:
+                self._ends.append((time.monotonic(), ends))
+                await asyncio.gather(*(self._compare(store) for store in self._stores))
+            await asyncio.sleep(LOOK_S)
+
+    async def _compare(self, store: Questions) -> None:
+        try:
+            positions = await store.positions()
+        except Unavailable:
+            return
+        age_s = behind_s(self._ends, positions, time.monotonic())
+        BEHIND_S.labels(store.name).set(age_s)
+        if age_s > LATE_S:
+            self._late.add(store.name)
+        else:
+            self._late.discard(store.name)
+
+    def _look(self) -> dict[At, int]:
+        partitions = range(self._queries.partitions)
+        asked = {
+            TopicPartition(f"{self._prefix}{topic}", partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            for topic in TOPICS
+            for partition in partitions
+        }
+        found = self._queries.admin.list_offsets(
+            asked,
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=TIMEOUT_S,
+        )
+        return {
+            (place.topic.removeprefix(self._prefix), place.partition): answer.result().offset
+            for place, answer in found.items()
+        }
+
+
+def behind_s(
+    ends: Iterable[tuple[float, Mapping[At, int]]], positions: Mapping[At, int], now_s: float
+) -> float:
+    """Seconds since the newest of these ends, by their times, that the positions have reached."""
+    reached = [
+        at_s
+        for at_s, offsets in ends
+        if all(offset - positions.get(at, 0) <= MARK for at, offset in offsets.items())
+    ]
+    if reached:
+        # what it has not reached of now is as old as the look after that
+        return now_s - max(reached)
+    return float("inf")
