@@ -52,6 +52,8 @@ from stores.catalog import NAMES as TABLES
 from stores.catalog import OtherSchema, Unavailable
 from stores.configured import NAMES as STORES
 from stores.configured import Whole, configured
+from stores.invalidation import Invalidation
+from stores.redis import Redis
 from streaming import App, DriverConfig, DriverError
 from topics import apply as topics_apply
 from topics.catalog import SCHEMAS, TOPICS, Installation, Kind
@@ -96,6 +98,9 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
     lookup = SchemaLog(settings.kafka, f"{settings.prefix}{SCHEMAS}")
     recent = Recent() if len(services) > 1 else None
     stores = configured(settings)
+    copies = (
+        Invalidation(Redis(settings.redis_url, settings.prefix)) if settings.redis_url else None
+    )
     for name in services:
         codec = Codec(lookup)
         if name == PERFORM:
@@ -118,6 +123,7 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
                 ),
                 codec,
                 stores[PROJECTIONS[name]],
+                copies.written if copies else None,
             )
         elif name == RELAY:
             workers.relay = Relay(_app(settings, RELAY), DECIDERS, codec, where, recent)

@@ -15,11 +15,11 @@ import asyncio
 import logging
 import time
 from collections import Counter as Counted
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from prometheus_client import Counter, Gauge, Histogram
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from stores.catalog import Store
 
 log = logging.getLogger(__name__)
+
+Written: TypeAlias = Callable[[Batch], Awaitable[None]]
 
 POLL_RECORDS = 3_000
 WRITERS = 8  # batches that are written at once; the store's pool has more connections
@@ -120,8 +122,12 @@ class Polled:
 class Project:
     """The projection into one store. `run` until `stop`; ready once it had caught up."""
 
-    def __init__(self, wiring: Wiring, codec: Codec, store: Store) -> None:
+    def __init__(
+        self, wiring: Wiring, codec: Codec, store: Store, written: Written | None = None
+    ) -> None:
+        """`written`: told of each batch once the store has it; it raises nothing."""
         self.wiring = wiring
+        self._written = written
         self.codec = codec
         self.store = store
         self.last_poll_s = 0.0
@@ -364,6 +370,8 @@ class Project:
                 self._say_back()
                 BATCH_S.labels(self.store.name).observe(time.monotonic() - started_s)
                 self._wrote(progress, piece)
+                if self._written is not None:
+                    await self._written(piece.batch)
                 return
 
     def _stop_at(self, progress: Progress, piece: Piece, exc: Unfit) -> None:
