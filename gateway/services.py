@@ -18,8 +18,7 @@ from gateway.reads import ACCOUNTS, Reads
 from gateway.waiting import Waiting
 from resilience.limiter import Limiter
 from schemas.codec import Codec
-from stores.mongo import MongoDB
-from stores.mysql import MySQL
+from stores.configured import configured
 from stores.redis import Redis
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class Gateway:
             settings.kafka, settings.prefix, settings.partitions, settings.internal_token
         )
         self.redis = Redis(settings.redis_url, settings.prefix) if settings.redis_url else None
-        self.stores = _stores(settings)
+        self.stores = [*configured(settings).values()]
         known = Known(self.codec) if self.redis or self.stores else None
         self.waiting = Waiting(settings.kafka, settings.prefix, self.codec, known)
         self.lag = Lag(self.queries, settings.prefix, self.stores)
@@ -86,16 +85,6 @@ class Gateway:
             await self.redis.close()
         self.passwords.close()
         self.past.close()
-
-
-def _stores(settings: Settings) -> list[MySQL | MongoDB]:
-    """Those that are configured; each is connected to by the first question."""
-    stores: list[MySQL | MongoDB] = []
-    if settings.mysql_url:
-        stores.append(MySQL(settings.mysql_url))
-    if settings.mongodb_url:
-        stores.append(MongoDB(settings.mongodb_url, settings.mongodb_client))
-    return stores
 
 
 class AccountOwners:

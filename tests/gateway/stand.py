@@ -36,6 +36,16 @@ READY_S = 60.0
 SECRET = "a-secret-of-tests-that-is-long-enough"
 PASSWORD = "correct horse battery"
 ADMIN = "admin@bank.example"
+SERVICES = (
+    "user",
+    "account",
+    "transaction",
+    "payment",
+    "notification",
+    "risk",
+    "perform",
+    "relay",
+)
 
 
 @dataclass(frozen=True)
@@ -51,8 +61,11 @@ class Stand:
 
 @contextmanager
 def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[Stand]:
-    """Topics applied, an admin registered, all ready. `more`: settings of its own."""
-    gateway_port, ops_port, rail_port = free_ports(3)
+    """Topics applied, an admin registered, all ready. `more`: settings of its own.
+
+    With stores their projections run beside the worker.
+    """
+    gateway_port, ops_port, rail_port, projections_port = free_ports(4)
     environment = {
         **os.environ,
         "STREAMBANK_KAFKA_BOOTSTRAP": kafka.bootstrap,
@@ -73,6 +86,13 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
         "worker": ([*PIPELINE, "worker", "all"], ops_port),
         "gateway": ([*PIPELINE, "gateway"], gateway_port),
     }
+    stores = [name for name in ("mysql", "mongodb") if f"STREAMBANK_{name.upper()}_URL" in more]
+    if stores:
+        _once(environment, "stores", "migrate")
+        commands["worker"] = ([*PIPELINE, "worker", *SERVICES], ops_port)
+        projections = [f"project-{name}" for name in stores]
+        port = ["--ops-port", str(projections_port)]
+        commands["projections"] = ([*PIPELINE, "worker", *projections, *port], projections_port)
     children: dict[str, Child] = {}
     try:
         for name, (command, _) in commands.items():
@@ -81,6 +101,8 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
         _until(f"http://127.0.0.1:{rail_port}/health", children["rail"])
         _until(f"http://127.0.0.1:{ops_port}/readiness", children["worker"])
         _until(f"http://127.0.0.1:{gateway_port}/readiness", children["gateway"])
+        if stores:
+            _until(f"http://127.0.0.1:{projections_port}/readiness", children["projections"])
         _once(environment, "create-admin", "--email", ADMIN)
         url = f"http://127.0.0.1:{gateway_port}"
         yield Stand(url, children, environment, prefix, kafka.bootstrap)

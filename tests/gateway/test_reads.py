@@ -1,0 +1,304 @@
+"""Reads with real stores: where they are answered, with which of them away, and never from before."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import uuid
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deploy.local.mariadb import MariaDB
+from deploy.local.mongo import Mongo
+from deploy.local.redis import Redis
+from deploy.local.server import Server
+from tests.gateway.stand import Stand, stand, town, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from deploy.local.kafka import Kafka
+    from tests.gateway.stand import Got, Person, Town
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A bank with its stores, which a test may stop and starts again."""
+
+    bank: Stand
+    servers: Mapping[str, Server]
+
+    def away(self, *names: str) -> None:
+        for name in names:
+            self.servers[name].kill()
+
+    def back(self) -> None:
+        for server in self.servers.values():
+            server.start()
+        for name in ("worker", "projections"):
+            if not self.bank.children[name].running:
+                self.bank.children[name].start()
+
+
+@pytest.fixture(scope="module")
+def started(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
+    with ExitStack() as stack:
+        servers: dict[str, Any] = {}
+        for name, kind in (("mysql", MariaDB), ("mongodb", Mongo), ("redis", Redis)):
+            directory = tmp_path_factory.mktemp(name)
+            server = kind(directory, orphaned=signal.SIGKILL)
+            stack.callback(shutil.rmtree, directory)
+            stack.callback(server.kill)
+            servers[name] = server.start()
+        urls = {f"STREAMBANK_{name.upper()}_URL": server.url for name, server in servers.items()}
+        directory = tmp_path_factory.mktemp("stored")
+        prefix = f"s{uuid.uuid4().hex[:8]}-"
+        bank = stack.enter_context(stand(kafka, directory, prefix, **urls))
+        yield Stored(bank, servers)
+
+
+@pytest.fixture
+def stored(started: Stored) -> Iterator[Stored]:
+    yield started
+    started.back()
+
+
+@pytest.fixture
+async def people(stored: Stored) -> AsyncIterator[Town]:
+    async with town(stored.bank.url) as found:
+        yield found
+
+
+def source(got: Got) -> str:
+    assert got.status == 200, got.text
+    return got.headers["X-Read-Source"]
+
+
+async def until_from(person: Person, path: str, *sources: str) -> Got:
+    """The answer once it is from one of these."""
+
+    async def there() -> Got | None:
+        got = await person.get(path)
+        return got if got.status == 200 and source(got) in sources else None
+
+    got: Got = await until(there, f"{path} from {sources}", 60)
+    return got
+
+
+async def funded(people: Town, amount: int = 1_000) -> tuple[Person, str, str]:
+    """A customer with two accounts, one with money."""
+    alice = await people.customer("alice")
+    first, second = await alice.open("USD"), await alice.open("USD")
+    admin = await people.admin()
+    got = await admin.pay(type="deposit", amount=amount, destination_account_id=first)
+    assert got.status == 201, got.text
+    return alice, first, second
+
+
+async def test_each_question_goes_to_its_store_and_copies_come_from_redis(people: Town) -> None:
+    alice, first, second = await funded(people)
+    paid = await alice.pay(amount=5, source_account_id=first, destination_account_id=second)
+    transaction = paid.headers["Location"]
+    for path, expected in (
+        (f"/api/users/{alice.user_id}", "redis"),
+        (f"/api/accounts/{first}", "redis"),
+        ("/api/accounts", "mysql"),
+        (f"/api/accounts/{first}/entries", "mysql"),
+        (transaction, "mongodb"),
+        (f"{transaction}/trace", "mongodb"),
+        ("/api/transactions", "mongodb"),
+    ):
+        got = await until_from(alice, path, expected)
+        if "version" in got.json:
+            assert got.headers["ETag"] == f'"{got.json["version"]}"'
+            again = await alice.get(path, If_None_Match=got.headers["ETag"])
+            assert (again.status, again.text) == (304, "")
+            assert again.headers["X-Read-Source"]
+    assert await alice.balance(first) == 995
+
+
+async def changed(alice: Person, first: str, second: str) -> Got:
+    got = await alice.pay(amount=1, source_account_id=first, destination_account_id=second)
+    assert got.status == 201, got.text
+    return got
+
+
+@pytest.mark.parametrize(
+    ("away", "account", "accounts", "transactions"),
+    [
+        (("redis",), ("mysql",), "mysql", "mongodb"),
+        (("mysql",), ("redis", "mongodb"), "mongodb", "mongodb"),
+        (("mongodb",), ("redis", "mysql"), "mysql", "mysql"),
+        (("redis", "mysql", "mongodb"), ("tables",), "tables", "tables"),
+    ],
+)
+async def test_with_a_store_away_another_answers_and_money_moves(
+    stored: Stored,
+    people: Town,
+    away: tuple[str, ...],
+    account: tuple[str, ...],
+    accounts: str,
+    transactions: str,
+) -> None:
+    alice, first, second = await funded(people)
+    stored.away(*away)
+    paid = await changed(alice, first, second)
+    assert await alice.balance(first) == 999
+    await until_from(alice, f"/api/accounts/{first}", *account)
+    await until_from(alice, paid.headers["Location"], transactions)
+    listed = await until_from(alice, "/api/accounts", accounts)
+    assert {one["account_id"]: one["balances"][0]["amount"] for one in listed.json["items"]} == {
+        first: 999,
+        second: 1,
+    }
+    listed = await until_from(alice, "/api/transactions", transactions)
+    assert paid.json["transaction_id"] in [one["transaction_id"] for one in listed.json["items"]]
+
+
+async def test_redis_that_was_killed_is_used_again(stored: Stored, people: Town) -> None:
+    alice, first, second = await funded(people)
+    path = f"/api/accounts/{first}"
+    await until_from(alice, path, "redis")
+    stored.away("redis")
+    await changed(alice, first, second)
+    assert await alice.balance(first) == 999
+    stored.back()
+    got = await until_from(alice, path, "redis")
+    assert got.json["balances"][0]["amount"] == 999
+
+
+async def test_what_is_from_before_a_change_is_never_answered(stored: Stored, people: Town) -> None:
+    """The projections are away: the stores and Redis stay as they were, for as long as it takes."""
+    alice, first, second = await funded(people)
+    path = f"/api/accounts/{first}"
+    await until_from(alice, path, "redis")
+    await until_from(alice, "/api/accounts", "mysql")
+    stored.bank.children["projections"].kill()
+    for n in range(1, 6):
+        paid = await changed(alice, first, second)
+        assert await alice.balance(first) == 1_000 - n
+        assert await alice.balance(second) == n
+        listed = (await alice.get("/api/accounts")).json["items"]
+        assert [one["balances"][0]["amount"] for one in listed] == [1_000 - n, n]
+        newest = (await alice.get("/api/transactions")).json["items"][0]
+        assert newest["transaction_id"] == paid.json["transaction_id"]
+        assert newest["status"] == "completed"
+    # another's change, of which nobody was told
+    bob = await people.customer("bob")
+    theirs = await bob.open("USD")
+    await until_from(bob, f"/api/accounts/{theirs}", "tables", "redis")
+    await alice.pay(amount=7, source_account_id=first, destination_account_id=theirs, wait=0)
+
+    async def arrived() -> bool:
+        return await bob.balance(theirs) == 7
+
+    await until(arrived, "what was paid")
+
+
+async def test_while_the_workers_are_away_the_stores_answer(stored: Stored, people: Town) -> None:
+    alice, first, _ = await funded(people)
+    bob = await people.customer("bob")
+    paths = (
+        f"/api/accounts/{first}",
+        "/api/accounts",
+        "/api/transactions",
+        f"/api/users/{alice.user_id}",
+    )
+    for path in paths:
+        await until_from(alice, path, "redis", "mysql", "mongodb")
+    stored.bank.children["worker"].kill()
+    for path in paths:
+        got = await alice.get(path)
+        assert source(got) in ("redis", "mysql", "mongodb")
+    assert await alice.balance(first) == 1_000
+    assert (await bob.get(f"/api/accounts/{first}")).status == 404
+    stored.away("redis", "mysql", "mongodb")
+
+    async def nobody() -> bool:
+        got = await alice.get(f"/api/accounts/{first}")
+        if got.status == 200:
+            return False
+        assert (got.status, got.code) == (503, "STATE_UNAVAILABLE")
+        return int(got.headers["Retry-After"]) > 0
+
+    await until(nobody, "nobody answers")
+
+
+async def test_a_list_goes_on_when_its_source_goes_away(stored: Stored, people: Town) -> None:
+    alice, first, second = await funded(people)
+    ids = [(await changed(alice, first, second)).json["transaction_id"] for _ in range(6)]
+    for path in ("/api/transactions?limit=2", "/api/accounts?limit=1"):
+        await until_from(alice, path, "mysql", "mongodb")
+    pages: list[Any] = []
+    cursor = None
+    for away in ((), ("mongodb",), ("mysql",)):
+        stored.away(*away)
+        query = f"&cursor={cursor}" if cursor else ""
+        got = await alice.get(f"/api/transactions?limit=2{query}")
+        pages += got.json["items"]
+        cursor = got.json["next_cursor"]
+    assert [one["transaction_id"] for one in pages] == ids[::-1]
+    assert source(got) == "tables"
+    last = await alice.get(f"/api/transactions?limit=9&cursor={cursor}")
+    assert [one["type"] for one in last.json["items"]] == ["deposit"]
+    page = await alice.get("/api/accounts?limit=1")
+    stored.back()
+    await until_from(alice, "/api/accounts?limit=1", "mysql", "mongodb")
+    rest = await alice.get(f"/api/accounts?limit=1&cursor={page.json['next_cursor']}")
+    assert [one["account_id"] for one in (*page.json["items"], *rest.json["items"])] == [
+        first,
+        second,
+    ]
+
+
+async def test_a_transfer_is_in_the_list_of_whom_it_reached(people: Town) -> None:
+    alice, first, _ = await funded(people)
+    bob = await people.customer("bob")
+    theirs = await bob.open("USD")
+    paid = await alice.pay(amount=3, source_account_id=first, destination_account_id=theirs)
+
+    async def listed() -> Any:
+        return (await bob.get("/api/transactions")).json["items"]
+
+    (shown,) = await until(listed, "it is in the list")
+    assert shown["transaction_id"] == paid.json["transaction_id"]
+    assert [one["account_id"] for one in shown["balances"]] == [theirs]
+
+
+async def test_entries_and_words_are_found_in_the_stores(stored: Stored, people: Town) -> None:
+    alice, first, second = await funded(people)
+    await alice.pay(
+        amount=5, source_account_id=first, destination_account_id=second, description="rent of may"
+    )
+
+    async def posted() -> Any:
+        items = (await alice.get(f"/api/accounts/{first}/entries")).json["items"]
+        return items if len(items) == 2 else None
+
+    entries = await until(posted, "both entries")
+    assert [(one["amount"], one["balance"]) for one in entries] == [(1_000, 1_000), (-5, 995)]
+    page = await alice.get(f"/api/accounts/{first}/entries?limit=1")
+    rest = await alice.get(f"/api/accounts/{first}/entries?cursor={page.json['next_cursor']}")
+    assert [*page.json["items"], *rest.json["items"]] == entries
+    bob = await people.customer("bob")
+    assert (await bob.get(f"/api/accounts/{first}/entries")).status == 404
+
+    async def found() -> Any:
+        return (await alice.get("/api/transactions?q=rent")).json["items"]
+
+    assert [one["description"] for one in await until(found, "it is found")] == ["rent of may"]
+    assert (await bob.get("/api/transactions?q=rent")).json["items"] == []
+    assert (await bob.get("/api/users?q=alice")).status == 403
+    support = await people.staff("support")
+
+    async def known() -> Any:
+        items = (await support.get("/api/users?q=alice&limit=200")).json["items"]
+        return alice.user_id in [one["user_id"] for one in items]
+
+    await until(known, "her name is found")
+    stored.away("mysql", "mongodb")
+    assert (await alice.get(f"/api/accounts/{first}/entries")).status == 503
