@@ -19,7 +19,7 @@ from gateway.errors import Problem
 from gateway.log_outs import LogOuts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 ISSUER = "streambank"
 REFRESH_S = 30 * 24 * 3600
@@ -58,11 +58,18 @@ NOBODY = Caller(user_id="", roles=frozenset())
 class Tokens:
     """Issues and verifies tokens. `access_s`: life of an access token in seconds."""
 
-    def __init__(self, secret: str, access_s: int, log_outs: LogOuts | None = None) -> None:
+    def __init__(
+        self,
+        secret: str,
+        access_s: int,
+        log_outs: LogOuts | None = None,
+        told: Callable[[str, int], None] | None = None,
+    ) -> None:
         self._secret = secret
         self.access_s = access_s
         self._verified: dict[str, tuple[Caller, float, str]] = {}  # with its end and its jti
         self._log_outs = log_outs or LogOuts()
+        self._told = told  # of each token that was logged out, its jti and when it expires
 
     def issue(self, user_id: str, roles: Iterable[Role]) -> dict[str, Any]:
         """The answer to a login."""
@@ -118,6 +125,8 @@ class Tokens:
 
     def _withdraw(self, claims: dict[str, Any]) -> None:
         self._log_outs.add(claims["jti"], int(claims["exp"]))
+        if self._told is not None:
+            self._told(claims["jti"], int(claims["exp"]))
 
     def _still_in(self, jti: str) -> None:
         if self._log_outs.has(jti):

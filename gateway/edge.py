@@ -116,7 +116,7 @@ def _log(route: Route, status: int, seconds: float) -> None:
 
 async def _call(gateway: Gateway, route: Route, request: web.Request, trace: Trace) -> Call:
     headers = request.headers
-    caller = _caller(gateway, route, request)
+    caller = await _caller(gateway, route, request)
     if request.query_string:
         _check_query(route, request.query)
     logs.context.set(
@@ -160,7 +160,7 @@ def _check_query(route: Route, query: Mapping[str, str]) -> None:
             raise Problem("BAD_QUERY", "currency is an ISO 4217 code in upper case")
 
 
-def _caller(gateway: Gateway, route: Route, request: web.Request) -> Caller:
+async def _caller(gateway: Gateway, route: Route, request: web.Request) -> Caller:
     """Who calls. 401, 403, or 429: those whose token is no good count against their address too."""
     caller, refusal = auth.NOBODY, None
     if route.roles is not None:
@@ -170,7 +170,7 @@ def _caller(gateway: Gateway, route: Route, request: web.Request) -> Caller:
             refusal = problem
     limited = gateway.limiter is not None and route.path.startswith("/api/")
     if limited and Role.SERVICE not in caller.roles:
-        _limit(gateway, route, request, caller)
+        await _limit(gateway, route, request, caller)
     if refusal is not None:
         raise refusal
     if route.roles is not None and not caller.may(route.roles):
@@ -178,12 +178,12 @@ def _caller(gateway: Gateway, route: Route, request: web.Request) -> Caller:
     return caller
 
 
-def _limit(gateway: Gateway, route: Route, request: web.Request, caller: Caller) -> None:
+async def _limit(gateway: Gateway, route: Route, request: web.Request, caller: Caller) -> None:
     limiter = gateway.route_limiters.get(route.name, gateway.limiter)
     assert limiter is not None
     by_user = gateway.settings.rate_limit_by == "user" and caller.user_id
-    client = ("user", caller.user_id) if by_user else ("address", request.remote)
-    verdict = limiter.take((*client, route.name), time.monotonic())
+    client = f"user={caller.user_id}" if by_user else str(request.remote)
+    verdict = await gateway.shared.take(limiter, client, route.name)
     request[LIMITS] = {
         "RateLimit-Policy": f'"default";q={limiter.limit};w={limiter.window_s:.0f}',
         "RateLimit": f'"default";r={verdict.remaining};t={verdict.full_s:.0f}',

@@ -98,16 +98,29 @@ async def once(
     memory, scope = call.gateway.idempotency, identity.scope
     entry = memory.begin(scope, identity.request_hash)
     if entry is None:
-        return await _remembered(call, identity, first)
-    if entry.answer is not None:
-        given = entry.answer
+        given = await _known_elsewhere(call, identity)
+        if given is None:
+            return await _remembered(call, identity, first)
+        memory.finish(scope, given)
     else:
+        given = entry.answer
+    if given is None or given.status == 202:
         given = await first(identity.again())
         memory.finish(scope, given)
+        call.gateway.shared.finish(scope, identity.request_hash, given)
     headers = {**given.headers, **call.prefer.applied, "Idempotent-Replayed": "true"}
     if not call.prefer.applied:
         headers.pop("Preference-Applied", None)
     return Answer(given.status, given.body, headers, given.content_type)
+
+
+async def _known_elsewhere(call: Call, identity: Identity) -> Answer | None:
+    """What another process answered first under this key."""
+    try:
+        return await call.gateway.shared.begin(identity.scope, identity.request_hash)
+    except BaseException:
+        call.gateway.idempotency.forget(identity.scope)
+        raise
 
 
 async def _remembered(
@@ -118,8 +131,10 @@ async def _remembered(
         given = await first(identity)
     except BaseException:
         memory.forget(identity.scope)
+        call.gateway.shared.forget(identity.scope, identity.request_hash)
         raise
     memory.finish(identity.scope, given)
+    call.gateway.shared.finish(identity.scope, identity.request_hash, given)
     return given
 
 

@@ -10,11 +10,13 @@ from gateway.commands import Commands
 from gateway.idempotency import Idempotency
 from gateway.known import Known
 from gateway.lag import Lag
+from gateway.log_outs import LogOuts
 from gateway.operations import Readiness
 from gateway.passwords import ROUNDS, Passwords
 from gateway.past import Past
 from gateway.queries import Queries
 from gateway.reads import ACCOUNTS, Reads
+from gateway.shared import Shared
 from gateway.waiting import Waiting
 from resilience.limiter import Limiter
 from schemas.codec import Codec
@@ -22,7 +24,6 @@ from stores.configured import configured
 from stores.redis import Redis
 
 if TYPE_CHECKING:
-    from gateway.log_outs import LogOuts
     from settings import Settings
 
 OWNERS = 200_000  # accounts whose owner is remembered
@@ -52,7 +53,11 @@ class Gateway:
         self.waiting = Waiting(settings.kafka, settings.prefix, self.codec, known)
         self.lag = Lag(self.queries, settings.prefix, self.stores)
         self.reads = Reads(self.queries, self.waiting, known, self.lag, self.redis, self.stores)
-        self.tokens = Tokens(settings.jwt_secret, settings.access_token_s, log_outs)
+        log_outs = log_outs or LogOuts()
+        self.shared = Shared(self.redis, log_outs)
+        self.tokens = Tokens(
+            settings.jwt_secret, settings.access_token_s, log_outs, self.shared.log_out
+        )
         self.passwords = Passwords(rounds=password_rounds)
         self.idempotency = Idempotency()
         self.owners = AccountOwners(self.reads)
@@ -72,10 +77,12 @@ class Gateway:
         self.commands.start()
         self.waiting.start()
         self.lag.start()
+        self.shared.start()
 
     async def close(self) -> None:
         self.waiting.close()
         self.commands.close()
+        await self.shared.close()
         await self.lag.close()
         await self.reads.close()
         await self.queries.close()

@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Gauge
 
-from resilience.breaker import State
+from resilience.breaker import Breaker, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from resilience.breaker import Breaker
 
 BREAKER = Gauge("streambank_breaker_state", "0 closed, 1 half open, 2 open", ["downstream"])
 BREAKER_CHANGES = Gauge("streambank_breaker_changes", "Changes of state so far", ["downstream"])
+_BREAKERS: dict[str, Breaker] = {}
 _STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 
 @contextmanager
 def through(breaker: Breaker, *outages: type[Exception]) -> Iterator[None]:
     """Raises Rejected instead of calling while the breaker is open."""
+    _BREAKERS[breaker.name] = breaker
     ticket = breaker.admit(time.monotonic())
     try:
         yield
@@ -41,3 +42,8 @@ def through(breaker: Breaker, *outages: type[Exception]) -> Iterator[None]:
     finally:
         BREAKER.labels(breaker.name).set(_STATES[breaker.state])
         BREAKER_CHANGES.labels(breaker.name).set(breaker.changes)
+
+
+def states() -> dict[str, State]:
+    """Of this process's breakers, by what they guard."""
+    return {name: breaker.state for name, breaker in _BREAKERS.items()}

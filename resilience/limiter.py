@@ -45,5 +45,9 @@ class Limiter:
         self._buckets[client] = (tokens, now_s)
         if len(self._buckets) > self._clients:
             self._buckets.popitem(last=False)
+        return self.verdict(allowed, tokens)
+
+    def verdict(self, allowed: bool, tokens: float) -> Verdict:
+        """What follows from a bucket that holds `tokens` now, wherever it is kept."""
         retry_s = 0.0 if allowed else (1.0 - tokens) / self._rate
         return Verdict(allowed, int(tokens), (self.limit - tokens) / self._rate, retry_s)

@@ -10,19 +10,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 
 from deploy.local.mariadb import MariaDB
 from deploy.local.mongo import Mongo
+from deploy.local.processes import Child, free_ports
 from deploy.local.redis import Redis
 from deploy.local.server import Server
-from tests.gateway.stand import Stand, stand, town, until
+from tests.gateway.stand import PIPELINE, Person, Stand, stand, town, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from deploy.local.kafka import Kafka
-    from tests.gateway.stand import Got, Person, Town
+    from tests.gateway.stand import Got, Town
 
 
 @dataclass(frozen=True)
@@ -302,3 +305,46 @@ async def test_entries_and_words_are_found_in_the_stores(stored: Stored, people:
     await until(known, "her name is found")
     stored.away("mysql", "mongodb")
     assert (await alice.get(f"/api/accounts/{first}/entries")).status == 503
+
+
+async def test_another_gateway_knows_keys_and_log_outs(
+    stored: Stored, people: Town, tmp_path: Path
+) -> None:
+    alice, first, second = await funded(people)
+    (port,) = free_ports(1)
+    environment = {**stored.bank.environment, "STREAMBANK_GATEWAY_PORT": str(port)}
+    other = Child("other", [*PIPELINE, "gateway"], tmp_path, environment=environment)
+    other.start()
+    try:
+        url = f"http://127.0.0.1:{port}"
+        there = Person(people.session, url, alice.token)
+
+        async def answers() -> bool:
+            try:
+                return (await there.get("/readiness")).status == 200
+            except aiohttp.ClientError:
+                return False
+
+        await until(answers, "the other gateway is ready", 60)
+        order = {"amount": 5, "source_account_id": first, "destination_account_id": second}
+        paid = await alice.pay(key="k", **order)
+        again = await there.pay(key="k", wait=None, **order)
+        assert (again.status, again.json) == (201, paid.json)
+        assert again.headers["Idempotent-Replayed"] == "true"
+        changed_body = await there.pay(key="k", wait=None, **{**order, "amount": 6})
+        assert (changed_body.status, changed_body.code) == (422, "IDEMPOTENCY_MISMATCH")
+        stored.away("redis")
+        assert (await there.pay(key="k", **order)).json["transaction_id"] == (
+            paid.json["transaction_id"]
+        )
+        assert (await there.pay(key="n", **order)).status == 201
+        assert await there.balance(first) == 990
+        await alice.post("/api/auth/logout", wait=None)
+        stored.back()
+
+        async def out() -> bool:
+            return (await there.get("/api/accounts")).status == 401
+
+        await until(out, "she is logged out there too", 60)
+    finally:
+        other.stop(grace_s=10)
