@@ -34,6 +34,7 @@ SAMPLES = 60
 LATE_S = 5.0
 TIMEOUT_S = 3.0
 MARK = 1  # offset
+CLOSE_S = 2.0
 
 BEHIND_S = Gauge("streambank_gateway_store_behind_seconds", "Age of what a store holds", ["store"])
 
@@ -54,7 +55,7 @@ class Lag:
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=CLOSE_S)
 
     def is_late(self, store: str) -> bool:
         """True while a store is more than LATE_S behind. One that can't be asked keeps its last."""

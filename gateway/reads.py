@@ -44,6 +44,7 @@ ANSWER_S = 1.0  # of a store; it goes on for its breaker's sake, but nobody wait
 SILENT_S = 1.0  # for which a store that did not answer is asked last
 TABLES_SILENT_S = 5.0  # the same for the tables of a service, which take their time to say no
 BLIND_S = 3.0  # after events may have been missed
+CLOSE_S = 2.0
 KEEPING = 100  # copies on their way to Redis at once; others are not kept
 TOLD, TOLD_S, CALLERS = 100, 10.0, 10_000
 
@@ -92,7 +93,7 @@ class Reads:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=CLOSE_S)
 
     # one row
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from resilience.limiter import Limiter, Verdict
     from stores.redis import Redis
 
+CLOSE_S = 2.0
 AWAY_S = 1.0  # for which a Redis that did not answer is not asked
 LOOK_S = 1.0
 STATE_S = 60  # for which a breaker's state stands
@@ -74,6 +75,7 @@ class Shared:
         self._unsaid: dict[str, int] = {}  # log-outs that Redis was not told of yet
         self._heard = b"0"  # the last log-out that was read
         self._wake = asyncio.Event()
+        self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self) -> None:
@@ -81,10 +83,11 @@ class Shared:
             self._go_on(self._tell_and_hear(self._redis))
 
     async def close(self) -> None:
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=CLOSE_S)
 
     # Idempotency-Keys
 
@@ -154,7 +157,7 @@ class Shared:
             self._wake.set()
 
     async def _tell_and_hear(self, redis: Redis) -> None:
-        while True:
+        while not self._closed:  # a call that ends just then takes the cancellation with it
             try:
                 await self._tell(redis)
                 await self._hear(redis)
