@@ -241,9 +241,8 @@ async def listing(call: Call) -> Answer:
 async def _search(call: Call, words: str) -> Answer:
     """Those whose description or reference has the words: the caller's own; any to staff."""
     reads, limit = call.gateway.reads, pages.limit_of(call)
-    owner_id = (
-        call.query.get("user_id") if call.caller.may(auth.STAFF_READS) else call.caller.user_id
-    )
+    of_all = call.caller.may(auth.STAFF_READS) and "user_id" not in call.query
+    owner_id = None if of_all else await pages.user_of(call)
 
     async def of_store(store: Questions) -> Sequence[Row]:
         return await store.search_transactions(words, owner_id, limit)
