@@ -18,14 +18,15 @@ from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 from prometheus_client import Gauge
 
-from stores.catalog import TOPICS, Unavailable
+from gateway.rarely import Rarely
+from stores.catalog import TOPICS, OtherSchema, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from gateway.queries import Queries
     from stores.catalog import At
-    from stores.questions import Questions
+    from stores.configured import Whole
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +43,12 @@ BEHIND_S = Gauge("streambank_gateway_store_behind_seconds", "Age of what a store
 class Lag:
     """Of the stores of one process; `start` and `close` it on its event loop."""
 
-    def __init__(self, queries: Queries, prefix: str, stores: Sequence[Questions]) -> None:
+    def __init__(self, queries: Queries, prefix: str, stores: Sequence[Whole]) -> None:
         self._queries, self._prefix, self._stores = queries, prefix, stores
         self._ends: deque[tuple[float, Mapping[At, int]]] = deque(maxlen=SAMPLES)
-        self._late: set[str] = set()
+        self._late = {store.name for store in stores}  # until it is known better
+        self._checked: set[str] = set()
+        self._rarely = Rarely()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -72,10 +75,16 @@ class Lag:
                 await asyncio.gather(*(self._compare(store) for store in self._stores))
             await asyncio.sleep(LOOK_S)
 
-    async def _compare(self, store: Questions) -> None:
+    async def _compare(self, store: Whole) -> None:
         try:
+            if store.name not in self._checked:
+                await store.check()
+                self._checked.add(store.name)
             positions = await store.positions()
         except Unavailable:
+            return
+        except OtherSchema as exc:
+            self._rarely.warn(store.name, f"{store.name} is asked last: {exc}")
             return
         age_s = behind_s(self._ends, positions, time.monotonic())
         BEHIND_S.labels(store.name).set(age_s)
