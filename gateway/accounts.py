@@ -28,7 +28,7 @@ from gateway.answer import Answer, answer
 from gateway.errors import Problem, invalid, not_found
 from gateway.models import NewAccount
 from gateway.outcome import LOOK, identify, once, pursue, refused
-from gateway.past import moment_in
+from gateway.past import LOG, moment_in
 from gateway.reads import ACCOUNTS, TRANSACTIONS
 from stores.questions import Wanted
 
@@ -218,6 +218,7 @@ async def _mine(call: Call) -> Row:
         row = await call.gateway.reads.row(call, ACCOUNTS, account_id)
     else:
         row = await call.gateway.past.row("account", account_key(account_id), at_ms)
+        call.read_source = LOG
     if row is None or not (
         row["user_id"] == call.caller.user_id or call.caller.may(auth.STAFF_READS)
     ):

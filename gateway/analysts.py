@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from gateway.answer import Answer, answer
 from gateway.errors import Problem, invalid, not_found
 from gateway.models import SqlQuery
-from gateway.past import moment_in, moment_of
+from gateway.past import LOG, moment_in, moment_of
+from gateway.reads import TABLES
 from travel.errors import BadMoment, Refused, TooLarge
 from travel.schema import BY_NAME, Table
 
@@ -27,6 +28,7 @@ async def row(call: Call) -> Answer:
         found = await _now(call, table, key, row_key)
     else:
         found = await call.gateway.past.row(table.service, row_key, at_ms)
+    call.read_source = TABLES if at_ms is None else LOG
     if found is None:
         raise not_found("there is no such row, or was none then")
     return answer({"table": table.name, "key": key, "at": call.query.get("at"), "row": found})

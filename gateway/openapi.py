@@ -32,7 +32,7 @@ HEADERS = {
     "Idempotent-Replayed": "`true`: the key was used before, this is its answer",
     "RateLimit-Policy": "the quota and its window in seconds, where requests are limited",
     "RateLimit": "what is left of it, and the seconds until it is whole again",
-    "X-Read-Source": "where it was read: redis, mysql, mongodb or tables",
+    "X-Read-Source": "where it was read: redis, mysql, mongodb, tables (of the workers) or log (a past time)",
     "ETag": "the version: with it as If-None-Match the answer is 304 until there is a newer one",
     "Retry-After": "seconds after which to ask again",
 }

@@ -294,6 +294,7 @@ ROUTES: tuple[Route, ...] = (
         answers.TableRow,
         roles=auth.ANALYSTS,
         query=AT,
+        reads=True,
     ),
     Route(
         method="POST",
