@@ -22,6 +22,7 @@ PROGRAMS = (
     ("codec", (), ()),
     ("mongo", (), ("--documents", "1500")),
     ("projections", (), ("--transfers", "3000")),
+    ("beside", (), ("--transfers", "2000", "--rounds", "1")),
 )
 
 
