@@ -207,7 +207,10 @@ class LegsClosed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LegClosed:
-    """As LegsClosed, of one leg. Said no more, but logs have it for ever."""
+    """The debited amount arrived: nothing of this transaction can come back to the source.
+
+    Said of legs one by one until LegsClosed came: logs have it for ever.
+    """
 
     account_id: str
     transaction_id: str

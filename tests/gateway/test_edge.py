@@ -164,7 +164,8 @@ async def test_head_is_get_without_a_body(people: Town, path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/api/accounts/x?at=2026-01-01T00:00:00Z",  # the past is not served yet: not the present
+        "/api/accounts?at=2026-01-01T00:00:00Z",  # a list has no past: not the present
+        "/api/accounts/x?at=yesterday",
         "/api/accounts?status=gone",
         "/api/transactions?acount_id=x",
         "/api/transactions?status=done",

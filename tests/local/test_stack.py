@@ -247,9 +247,9 @@ def test_up_down_up_and_wipe(local: Local) -> None:
     assert f"http://127.0.0.1:{local.ports['GATEWAY_PORT']}" in said
     code, shown = local.do("status")
     assert code == 0
-    assert all(f"{store:8} runs, pid" in shown for store in STORES)
+    assert all(f"{store:9} runs, pid" in shown for store in (*STORES, "projector"))
     ran = local.everything()
-    assert len(ran) == 8
+    assert len(ran) == 9
     admin = json.loads(local.places.admin.read_text())
     assert set(admin) == {"email", "password"}
     assert len(admin["password"]) >= 16
@@ -260,7 +260,7 @@ def test_up_down_up_and_wipe(local: Local) -> None:
     assert local.do("status")[0] == 1
     # those first that need the others
     stops = [line for line in local.trace() if line.startswith("stop")]
-    assert stops == ["stop gateway", "stop worker"]
+    assert stops == ["stop gateway", "stop projector", "stop worker"]
 
     assert local.do("up")[0] == 0
     assert json.loads(local.places.admin.read_text()) == admin

@@ -62,7 +62,7 @@ class Asking:
 
 def test_all_tables_anew_under_load(client: tuple[Installation, Client]) -> None:
     bank, customer = client
-    with bank.rail(), bank.worker("all"):
+    with bank.rail(), bank.worker("all", "projections"):
         ids = accounts(customer, 20)
         old = transfers(customer, ids, 500)
         ended(customer, old)
@@ -94,7 +94,7 @@ def test_all_tables_anew_under_load(client: tuple[Installation, Client]) -> None
 
 def test_cut_off_it_leaves_the_table_as_it_was(client: tuple[Installation, Client]) -> None:
     bank, customer = client
-    with bank.rail(), bank.worker("all"):
+    with bank.rail(), bank.worker("all", "projections"):
         ids = accounts(customer, 10)
         sent = transfers(customer, ids, 500)
         ended(customer, sent)

@@ -44,7 +44,10 @@ if __name__ == "__main__":
     if TRACE.with_name(f"{command}.broken").exists():
         print(f"the {command} is broken")
         sys.exit(3)
-    if command == "worker":
+    if command == "worker" and sys.argv[2] == "projections":
+        assert sys.argv[3:] == ["--ops-port", os.environ["STREAMBANK_PROJECTOR_PORT"]]
+        serve("projector", "STREAMBANK_PROJECTOR_PORT")
+    elif command == "worker":
         assert sys.argv[2:] == ["all"]
         assert os.environ["STREAMBANK_STATIC_MEMBERSHIP"] == "true"
         serve("worker", "STREAMBANK_OPS_PORT")
