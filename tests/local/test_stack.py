@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 FETCHED = {"kafka", "stores"}
 STAND_IN = ROOT / "tests" / "local" / "stand_in" / "pipeline.py"
 PORTS = ("KAFKA_PORT", "RAIL_PORT", "OPS_PORT", "PROJECTOR_PORT", "GATEWAY_PORT")
-PARTS = ("rail", "worker", "gateway")
+PARTS = ("rail", "worker", "gateway")  # and, with stores, the projector
 NO_FILE = Path("/nonexistent")
 STORES = ("mariadb", "redis", "mongo")
 
@@ -102,7 +102,10 @@ class Local:
         return recorded(self.places.run / f"{name}.pid")
 
     def everything(self) -> list[Identity]:
-        found = [recorded(self.places.pid), *(self.part(n) for n in ("kafka", *STORES, *PARTS))]
+        found = [
+            recorded(self.places.pid),
+            *(self.part(n) for n in ("kafka", *STORES, "projector", *PARTS)),
+        ]
         return [identity for identity in found if identity is not None]
 
     def ready(self, port: str) -> bool:
