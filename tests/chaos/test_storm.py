@@ -141,7 +141,7 @@ def test_cut_at_points(tmp_path: Path) -> None:
         for point in points:
             account.environment["CUT"] = f"account:{point}:12"
             account.kill()
-            storm.blow(TRANSFERS // 3, 12, [lambda: None], (0.2, 0.4))
+            storm.blow(TRANSFERS // 3, 18, [lambda: None], (0.2, 0.4))
         storm.settle(ends)
         judge(running, bank, storm)
         said = account.log.read_text()

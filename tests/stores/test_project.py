@@ -8,23 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deploy.local.mariadb import MariaDB
-from deploy.local.mongo import Mongo
 from domain.account import AccountOpened, FreezeAccount
 from domain.risk import AddToBlacklist, BlacklistKind, RemoveFromBlacklist
 from domain.saga import Rail, TransactionType
 from tests.agents.memory import open_account, order
 from tests.stores.mysql_database import sql
-from tests.stores.test_mongo import url_of as mongo_url
 from tests.system.bank import FINAL
-from tests.system.conftest import Installation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-    from deploy.local.kafka import Kafka
     from tests.system.bank import Client
+    from tests.system.conftest import Installation
 
 
 def until(met: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
@@ -148,82 +143,6 @@ def test_killed_under_load_it_goes_on(client: tuple[Installation, Client]) -> No
                 lambda: count(bank, "transactions", "completed_ms IS NOT NULL") == len(sent), "ends"
             )
             verified(bank)
-
-
-def test_a_store_that_is_killed_and_frozen_holds_back_itself_alone(
-    kafka: Kafka, store: Callable[..., MariaDB], tmp_path: Path
-) -> None:
-    server = store(MariaDB)
-    bank = Installation(kafka.bootstrap, tmp_path)
-    bank.environment["STREAMBANK_MYSQL_URL"] = server.url
-    for command in (("topics", "apply"), ("stores", "migrate")):
-        assert bank.pipeline(*command).returncode == 0
-    customer = bank.client("account.events", "transaction.events")
-    with bank.rail(), bank.worker("all", "projections"):
-        ids = accounts(customer, 20)
-        sent = transfers(customer, ids, 1_000)
-        until(lambda: count(bank, "transactions"), "something written")
-        server.kill()
-        sent += transfers(customer, ids, 500)
-        ended(customer, sent)  # the bank does not wait for a store
-        server.start()
-        server.freeze()
-        time.sleep(1)
-        server.thaw()
-        until(lambda: count(bank, "transactions", "completed_ms IS NOT NULL") == len(sent), "ends")
-        verified(bank)
-    customer.close()
-
-
-def test_a_mongodb_that_is_killed_under_load_is_filled_on(
-    kafka: Kafka, store: Callable[..., Mongo], tmp_path: Path
-) -> None:
-    """The stand-in; what a real MongoDB acknowledged is on disk on most of its servers."""
-    server = store(Mongo)
-    bank = Installation(kafka.bootstrap, tmp_path)
-    bank.environment["STREAMBANK_MONGODB_URL"] = mongo_url(server, "killed")
-    for command in (("topics", "apply"), ("stores", "migrate")):
-        assert bank.pipeline(*command).returncode == 0
-    customer = bank.client("account.events", "transaction.events")
-    with bank.rail(), bank.worker("all", "projections"):
-        ids = accounts(customer, 10)
-        sent = []
-        for _ in range(2):
-            sent += transfers(customer, ids, 60)
-            time.sleep(1)  # it is writing, or is about to
-            server.kill()
-            time.sleep(0.5)
-            server.start()
-        ended(customer, sent)  # the bank does not wait for a store
-        until(
-            lambda: bank.pipeline("verify").returncode == 0, "the store is what the log says", 150
-        )
-        assert "mongodb  transactions         120 rows, 0 missing" in verified(bank)
-    customer.close()
-
-
-def test_both_stores_hold_the_same_and_each_is_built_anew(
-    bank: Callable[[], Installation], mongo: Mongo
-) -> None:
-    both = bank()
-    both.environment["STREAMBANK_MONGODB_URL"] = mongo_url(mongo, f"d{uuid.uuid4().hex[:8]}")
-    refused = both.pipeline("worker", "project-mongodb")
-    assert "run `pipeline.py stores migrate`" in refused.stderr
-    assert "mongodb is at 1" in both.pipeline("stores", "migrate").stdout
-    customer = both.client("account.events", "transaction.events")
-    with both.rail(), both.worker("all", "projections"):
-        ids = accounts(customer, 6)
-        ended(customer, transfers(customer, ids, 100))
-        until(lambda: count(both, "transactions", "completed_ms IS NOT NULL") == 100, "ends")
-        for name in ("mysql   ", "mongodb "):
-            assert f"{name} transactions         100 rows, 0 missing, 0 extra, 0 differ" in (
-                verified(both)
-            )
-        rebuilt = both.pipeline("projections", "rebuild", "mongodb", "accounts")
-        assert rebuilt.returncode == 0, rebuilt.stderr
-        assert "mongodb  account.events-0" in both.pipeline("projections", "status").stdout
-        verified(both)
-    customer.close()
 
 
 def test_a_position_put_back_changes_nothing(client: tuple[Installation, Client]) -> None:
