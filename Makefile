@@ -47,7 +47,7 @@ demo: setup ## a scenario over HTTP, on the running system or one started for it
 	@exec $(PYTHON) -m deploy.local.demo
 
 test: setup ## all tests on a real Kafka and real stores
-	@exec $(PYTHON) -m pytest -m "not long" -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(TESTS)
+	@exec $(PYTHON) -m pytest -m "not long" -n $(JOBS) --dist loadfile --max-worker-restart 0 $(TESTS)
 
 check: .venv/locked ## format, lint, types, house rules, pure tests: no broker
 	@$(PYTHON) -m ruff format --check .

@@ -20,19 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-# the files that take minutes, most of it waiting: begun first, they do not end last and alone
-LONGEST = (
-    "chaos/test_storm",
-    "stores/test_project",
-    "stores/test_rebuild",
-    "stores/test_servers_away",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))
-
-
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """One node for the whole run: never stop or kill it, and use topics of your own (`prefix`)."""
