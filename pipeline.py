@@ -21,6 +21,7 @@ import sys
 import time
 import uuid
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,17 +32,18 @@ from confluent_kafka.admin import AdminClient
 
 import logs
 from agents import account, notification, payment, risk, transaction, user
-from agents import project as projecting
-from agents.perform import Perform, Wiring
-from agents.project import Lost, Project
+from agents.perform import Perform
+from agents.project import Lost, Project, Written
 from agents.recent import Recent
 from agents.redrive import NoOrigin, redrive
 from agents.relay import Relay
 from agents.transact import Shell
+from agents.wiring import Wiring
 from agents.worker import CannotStart, Workers
 from domain.services import DECIDERS
 from domain.user import RegisterUser, Role, UserCommandRefused, UserRegistered
 from proof import stores as stores_proof
+from proof.fold import expected
 from proof.positions import status
 from proof.reader import Reader
 from proof.rebuild import CutOff, Rebuild
@@ -50,8 +52,8 @@ from schemas.codec import Codec
 from settings import BadSetting, Settings
 from stores.catalog import NAMES as TABLES
 from stores.catalog import OtherSchema, Unavailable
+from stores.configured import MAKERS, Whole, configured, named
 from stores.configured import NAMES as STORES
-from stores.configured import Whole, configured
 from stores.invalidation import Invalidation
 from stores.redis import Redis
 from streaming import App, DriverConfig, DriverError
@@ -97,33 +99,24 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
     workers = Workers(settings)
     lookup = SchemaLog(settings.kafka, f"{settings.prefix}{SCHEMAS}")
     recent = Recent() if len(services) > 1 else None
-    stores = configured(settings)
-    copies = (
-        Invalidation(Redis(settings.redis_url, settings.prefix)) if settings.redis_url else None
+    written = _letting_go(settings) if PROJECTIONS.keys() & set(services) else None
+    wiring = Wiring(
+        kafka=settings.kafka,
+        namespace=settings.prefix,
+        instance=settings.instance,
+        static_membership=settings.static_membership,
+        session_timeout_s=settings.session_timeout_s,
     )
     for name in services:
         codec = Codec(lookup)
         if name == PERFORM:
-            wiring = Wiring(
-                kafka=settings.kafka,
-                namespace=settings.prefix,
-                instance=settings.instance,
-                static_membership=settings.static_membership,
-                session_timeout_s=settings.session_timeout_s,
-            )
             workers.perform = Perform(wiring, codec, settings.rail_url)
         elif name in PROJECTIONS:
             workers.projects[name] = Project(
-                projecting.Wiring(
-                    kafka=settings.kafka,
-                    namespace=settings.prefix,
-                    instance=settings.instance,
-                    static_membership=settings.static_membership,
-                    session_timeout_s=settings.session_timeout_s,
-                ),
+                wiring,
                 codec,
-                stores[PROJECTIONS[name]],
-                copies.written if copies else None,
+                MAKERS[PROJECTIONS[name]](settings),
+                written,
             )
         elif name == RELAY:
             workers.relay = Relay(_app(settings, RELAY), DECIDERS, codec, where, recent)
@@ -131,6 +124,13 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
             app = _app(settings, name)
             workers.shells[name] = Shell(app, SERVICES[name], codec, where, recent)
     return workers
+
+
+def _letting_go(settings: Settings) -> Written | None:
+    """What lets go of copies in Redis once a store has what changed; None without Redis."""
+    if not settings.redis_url:
+        return None
+    return Invalidation(Redis(settings.redis_url, settings.prefix)).written
 
 
 def installation(settings: Settings) -> Installation:
@@ -194,7 +194,7 @@ def _fail(sentence: str) -> int:
 
 
 def worker(settings: Settings, options: argparse.Namespace) -> int:
-    there = configured(settings)
+    there = named(settings)
     possible = [name for name, store in PROJECTIONS.items() if store in there]
     asked = [name for name in options.services if name != PROJECTORS]
     if unset := [name for name in asked if name in PROJECTIONS and name not in possible]:
@@ -250,13 +250,13 @@ async def _migrate(stores: Mapping[str, Whole]) -> int:
 
 
 def projections(settings: Settings, options: argparse.Namespace) -> int:
-    there = configured(settings)
+    there = named(settings)
     if options.action == "rebuild" and options.store not in there:
         raise CannotStart(_not_configured(options.store))
     _reach_broker(settings)
-    for name, store in there.items():
+    for name in there:
         if options.store in (None, name):
-            asyncio.run(_project(settings, store, options))
+            asyncio.run(_project(settings, MAKERS[name](settings), options))
     return 0
 
 
@@ -269,8 +269,7 @@ async def _project(settings: Settings, store: Whole, options: argparse.Namespace
             for line in status(store.name, found, reader, prefix, settings.partitions):
                 _show(line)
         else:
-            codec = Codec(SchemaLog(settings.kafka, f"{prefix}{SCHEMAS}"))
-            run = Rebuild(store, reader, codec, prefix, settings.partitions, _show)
+            run = Rebuild(store, reader, _codec(settings), prefix, settings.partitions, _show)
             for table in [options.table] if options.table else TABLES:
                 await run.run(table)
     finally:
@@ -295,13 +294,18 @@ def verify(settings: Settings, options: argparse.Namespace) -> int:
 
 
 async def _verify_stores(settings: Settings, codec: Codec) -> bool:
-    right, where = True, (settings.prefix, settings.partitions)
-    for name, store in configured(settings).items():
-        reader = Reader(settings.kafka)
-        try:
-            right = await stores_proof.verify(name, store, reader, codec, where, _show) and right
-        finally:
-            reader.close()
+    there, right = configured(settings), True
+    if not there:
+        return True
+    reader = Reader(settings.kafka)
+    fold = partial(expected, reader, settings.prefix, codec, settings.partitions)
+    try:
+        said = await asyncio.to_thread(fold)
+        for name, store in there.items():
+            right = await stores_proof.verify(name, store, said, fold, _show) and right
+    finally:
+        reader.close()
+        for store in there.values():
             await store.close()
     return right
 
@@ -580,7 +584,8 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add_worker = add("worker", worker, "run services in this process until SIGTERM")
-    add_worker.add_argument("services", nargs="+", metavar="SERVICE", help=f"{known}; or all")
+    groups = f"{known}; all: {', '.join(ALL)}; projections: those of each configured store"
+    add_worker.add_argument("services", nargs="+", metavar="SERVICE", help=groups)
     add_worker.add_argument("--ops-port", type=int, help="port of the ops server")
 
     add_gateway = add("gateway", gateway, "serve HTTP")

@@ -14,7 +14,6 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -36,9 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agents.transact import Codec
+    from agents.wiring import Wiring
 
 log = logging.getLogger(__name__)
 
+REQUESTS, RESULTS, DEAD = "rail.inbox", "payment.inbox", "payment.dead"
 AHEAD = 500  # requests taken in and not yet answered, per partition
 
 
@@ -67,29 +68,6 @@ class Progress:
             self.done.remove(self.next - 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wiring:
-    """Where perform reads and writes; `namespace` goes before each topic and group."""
-
-    kafka: Mapping[str, Any]  # bootstrap.servers and security
-    namespace: str = ""
-    instance: str = "0"
-    static_membership: bool = False  # a worker that comes back under its name keeps its partitions
-    session_timeout_s: float = 10.0
-
-    @property
-    def requests(self) -> str:
-        return f"{self.namespace}rail.inbox"
-
-    @property
-    def results(self) -> str:
-        return f"{self.namespace}payment.inbox"
-
-    @property
-    def dead(self) -> str:
-        return f"{self.namespace}payment.dead"
-
-
 class Perform:
     """The consumer of requests. `run` until `stop`; ready once it has its partitions."""
 
@@ -115,9 +93,11 @@ class Perform:
         """Raises KafkaException when the broker refuses us for good."""
         loop = asyncio.get_running_loop()
         self._producer = Producer(_producer(self.wiring))
-        self._consumer = Consumer(_consumer(self.wiring))
+        self._consumer = Consumer(
+            self.wiring.consumer("perform", **{"auto.offset.reset": "earliest"})
+        )
         self._consumer.subscribe(
-            [self.wiring.requests], on_assign=self._assigned, on_revoke=self._revoked
+            [self.wiring.named(REQUESTS)], on_assign=self._assigned, on_revoke=self._revoked
         )
         polling = asyncio.create_task(self._poll_deliveries())
         async with aiohttp.ClientSession() as session:
@@ -246,14 +226,14 @@ class Perform:
             return
         log.warning("dead letter %s: %s", source.place, why)
         headers = dead_headers(source, why)
-        await self._deliver(self.wiring.dead, record.key(), record.value(), headers)
+        await self._deliver(self.wiring.named(DEAD), record.key(), record.value(), headers)
         progress.finish(record.offset())
 
     async def _say(self, source: Input, result: RailAnswered) -> None:
         subject = result.transaction_id.encode()
         shared = self._envelope.shared(source)
         headers, _ = self._envelope.event(shared, source.place, 0, RailAnswered, subject)
-        await self._deliver(self.wiring.results, subject, self.codec.encode(result), headers)
+        await self._deliver(self.wiring.named(RESULTS), subject, self.codec.encode(result), headers)
 
     async def _deliver(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
@@ -303,21 +283,4 @@ def _producer(wiring: Wiring) -> dict[str, Any]:
         "partitioner": "murmur2_random",
         "linger.ms": 2,
         "message.timeout.ms": 30_000,
-    }
-
-
-def _consumer(wiring: Wiring) -> dict[str, Any]:
-    name = f"{wiring.namespace}perform.{wiring.instance}"
-    return {
-        **wiring.kafka,
-        "client.id": name,
-        **({"group.instance.id": name} if wiring.static_membership else {}),
-        "group.id": f"{wiring.namespace}perform",
-        "isolation.level": "read_committed",
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "auto.offset.reset": "earliest",
-        "session.timeout.ms": int(wiring.session_timeout_s * 1000),
-        "fetch.wait.max.ms": 100,
-        "fetch.queue.backoff.ms": 10,
     }

@@ -31,6 +31,7 @@ from streaming import is_fatal
 
 if TYPE_CHECKING:
     from agents.transact import Codec
+    from agents.wiring import Wiring
     from stores.catalog import Store
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,11 @@ Written: TypeAlias = Callable[[Batch], Awaitable[None]]
 POLL_RECORDS = 3_000
 WRITERS = 8  # batches that are written at once; the store's pool has more connections
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.1, 3.0  # between two tries while the store is away
+CONSUMER: Mapping[str, Any] = {
+    "enable.partition.eof": True,
+    "auto.offset.reset": "error",
+    "queued.max.messages.kbytes": 32 << 10,
+}
 CLOSE = 100  # records behind the end that still count as having caught up
 
 ROWS = Counter("streambank_projection_rows_total", "Rows written", ["store", "table"])
@@ -62,27 +68,6 @@ STOPPED = Gauge(
 
 class Lost(Exception):
     """The log does not hold the offset at which the store stands; a sentence for a person."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wiring:
-    """Where a projection reads; `namespace` goes before each topic and group."""
-
-    kafka: Mapping[str, Any]  # bootstrap.servers and security
-    namespace: str = ""
-    instance: str = "0"
-    static_membership: bool = False
-    session_timeout_s: float = 10.0
-
-    def topic(self, at: At) -> TopicPartition:
-        return TopicPartition(f"{self.namespace}{at[0]}", at[1])
-
-    def at(self, place: Any) -> At:
-        """Of a record or a TopicPartition of confluent-kafka."""
-        topic, partition = place.topic, place.partition
-        if callable(topic):
-            topic, partition = topic(), partition()
-        return topic.removeprefix(self.namespace), partition
 
 
 @dataclass(slots=True)
@@ -143,10 +128,6 @@ class Project:
         self._stop = asyncio.Event()
 
     @property
-    def group(self) -> str:
-        return f"{self.wiring.namespace}project-{self.store.name}"
-
-    @property
     def stopped(self) -> dict[At, str]:
         """Partitions that a record stopped, and why."""
         return {at: p.stopped for at, p in list(self._progress.items()) if p.stopped}
@@ -173,8 +154,8 @@ class Project:
     async def run(self) -> None:
         """Raises Lost, OtherSchema, KafkaException when the broker refuses us for good."""
         loop = asyncio.get_running_loop()
-        self._consumer = Consumer(_consumer(self.wiring, self.group))
-        topics = [f"{self.wiring.namespace}{topic}" for topic in TOPICS]
+        self._consumer = Consumer(self.wiring.consumer(f"project-{self.store.name}", **CONSUMER))
+        topics = [self.wiring.named(topic) for topic in TOPICS]
         self._consumer.subscribe(topics, on_assign=self._given, on_revoke=self._revoked)
         writing = asyncio.create_task(self._write_all([]))
         try:
@@ -199,6 +180,16 @@ class Project:
             await loop.run_in_executor(self._kafka, self._touch)
         writing.result()
 
+    def _topic(self, at: At) -> TopicPartition:
+        return TopicPartition(self.wiring.named(at[0]), at[1])
+
+    def _at(self, place: Any) -> At:
+        """Of a record or a TopicPartition of confluent-kafka."""
+        topic, partition = place.topic, place.partition
+        if callable(topic):
+            topic, partition = topic(), partition()
+        return topic.removeprefix(self.wiring.namespace), partition
+
     # in the Kafka thread
 
     def _poll(self, most: int) -> Polled:
@@ -210,9 +201,9 @@ class Project:
         for record in () if first is None else (first, *self._consumer.consume(most, 0)):
             error = record.error()
             if error is None:
-                polled.records.setdefault(self.wiring.at(record), []).append(record)
+                polled.records.setdefault(self._at(record), []).append(record)
             elif error.code() == KafkaError._PARTITION_EOF:
-                polled.ends[self.wiring.at(record)] = _offset(record)
+                polled.ends[self._at(record)] = _offset(record)
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 raise Lost(self._lost(record))
             elif is_fatal(error):
@@ -223,23 +214,23 @@ class Project:
 
     def _touch(self) -> None:
         """Poll without taking anything: what is paused gives nothing."""
-        ours = [self.wiring.topic(at) for at in self._progress]
+        ours = [self._topic(at) for at in self._progress]
         self._consumer.pause(ours)
         record = self._consumer.poll(0)
         self.last_poll_s = time.monotonic()
         if record is not None and record.error() is None:  # assigned in this very poll
-            self._again(self.wiring.at(record))
-        self._consumer.resume([t for t in ours if self.wiring.at(t) in self._progress])
+            self._again(self._at(record))
+        self._consumer.resume([t for t in ours if self._at(t) in self._progress])
 
     def _seek(self) -> None:
         while self._seeks:
             at, offset = self._seeks.popitem()
             if at in self._progress:
-                where = self.wiring.topic(at)
+                where = self._topic(at)
                 where.offset = offset
                 self._consumer.seek(where)
         for at in self.stopped:
-            self._consumer.pause([self.wiring.topic(at)])
+            self._consumer.pause([self._topic(at)])
 
     def _commit(self) -> None:
         """For those who watch the lag: nothing is read from there."""
@@ -247,7 +238,7 @@ class Project:
         placed = []
         for at, offset in offsets.items():
             if at in self._progress:
-                place = self.wiring.topic(at)
+                place = self._topic(at)
                 place.offset = offset
                 placed.append(place)
         if placed:
@@ -257,7 +248,7 @@ class Project:
         """Nothing is read before it is known from where: see `_place`."""
         consumer.assign([])
         self._progress.clear()
-        self._assigned = [self.wiring.at(place) for place in partitions]
+        self._assigned = [self._at(place) for place in partitions]
         self._has_joined = True
 
     def _revoked(self, consumer: Any, _partitions: list[Any]) -> None:
@@ -277,15 +268,15 @@ class Project:
             start = positions.get(at, 0)
             self._turn += 1
             self._progress[at] = Progress(self._turn, start, start)
-            places.append(self.wiring.topic(at))
+            places.append(self._topic(at))
             places[-1].offset = start
         self._consumer.assign(places)
         self._assigned = None
 
     def _lost(self, record: Any) -> str:
-        at = self.wiring.at(record)
+        at = self._at(record)
         there = self._progress[at].read if at in self._progress else "?"
-        low, high = self._consumer.get_watermark_offsets(self.wiring.topic(at), 5.0)
+        low, high = self._consumer.get_watermark_offsets(self._topic(at), 5.0)
         return (
             f"{self.store.name} stands at offset {there} of {at[0]}-{at[1]}, which holds {low} to "
             f"{high}: the topic was made anew; empty the store and let it be filled again"
@@ -439,7 +430,7 @@ class Project:
             written = max(progress.written, progress.end)
         else:
             written = progress.written
-        known = self._consumer.get_watermark_offsets(self.wiring.topic(at), cached=True)
+        known = self._consumer.get_watermark_offsets(self._topic(at), cached=True)
         if known is None or known[1] < 0:
             return 0 if written == progress.end else None
         return max(0, int(known[1]) - written)
@@ -505,22 +496,3 @@ def _tell(codec: Codec, at: At, record: Any, batch: Batch) -> None:
     )
     batch.events.append(said)
     batch.entries.extend(catalog.entries(said.event_id, event))
-
-
-def _consumer(wiring: Wiring, group: str) -> dict[str, Any]:
-    name = f"{group}.{wiring.instance}"
-    return {
-        **wiring.kafka,
-        "client.id": name,
-        **({"group.instance.id": name} if wiring.static_membership else {}),
-        "group.id": group,
-        "isolation.level": "read_committed",
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "enable.partition.eof": True,
-        "auto.offset.reset": "error",
-        "session.timeout.ms": int(wiring.session_timeout_s * 1000),
-        "fetch.wait.max.ms": 100,
-        "fetch.queue.backoff.ms": 10,
-        "queued.max.messages.kbytes": 32 << 10,
-    }

@@ -27,8 +27,8 @@ from agents.perform import Perform
 from agents.project import Project
 from agents.relay import Relay
 from agents.transact import Shell
+from resilience.garbage import collect_rarely
 from settings import Settings
-from streaming.garbage import collect_rarely
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,7 +11,8 @@ from typing import Any
 import uvloop
 
 import streaming
-from bench.work import BALANCE, DEPOSIT, DEPOSITED, PARTITIONS, collect_rarely, decode, encode, step
+from bench.work import BALANCE, DEPOSIT, DEPOSITED, PARTITIONS, decode, encode, step
+from resilience.garbage import collect_rarely
 
 
 class Avro:

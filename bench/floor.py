@@ -10,7 +10,8 @@ import argparse
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from bench.work import BALANCE, DEPOSIT, DEPOSITED, collect_rarely, decode, encode, step
+from bench.work import BALANCE, DEPOSIT, DEPOSITED, decode, encode, step
+from resilience.garbage import collect_rarely
 
 
 def run(bootstrap: str, name: str, source: str, output: str, changelog: str, count: int) -> None:

@@ -40,7 +40,7 @@ def serve(settings: Settings, ready: Any, used: Any) -> None:
     import logs
     from gateway.app import build_app
     from gateway.services import Gateway
-    from streaming.garbage import collect_rarely
+    from resilience.garbage import collect_rarely
 
     logs.configure("gateway", settings.log_level)
 

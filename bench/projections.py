@@ -25,7 +25,8 @@ import psutil
 import uvloop
 from confluent_kafka import Producer
 
-from agents.project import Project, Wiring, batch_of
+from agents.project import Project, batch_of
+from agents.wiring import Wiring
 from bench.codec import sample
 from deploy.local.kafka import Kafka
 from deploy.local.mariadb import MariaDB

@@ -9,7 +9,8 @@ from typing import Any
 from quixstreams import Application
 from quixstreams.models import TopicConfig
 
-from bench.work import DEPOSIT, DEPOSITED, PARTITIONS, collect_rarely, decode, encode, step
+from bench.work import DEPOSIT, DEPOSITED, PARTITIONS, decode, encode, step
+from resilience.garbage import collect_rarely
 
 
 def run(bootstrap: str, name: str, source: str, output: str) -> None:

@@ -32,11 +32,11 @@ from domain.saga import Rail, TransactionCompleted, TransactionType
 from domain.services import DECIDERS
 from domain.transaction import CreateTransaction
 from pipeline import RELAY, SERVICES
+from resilience.garbage import collect_rarely
 from schemas.codec import Codec
 from streaming import App, DriverConfig, partition_of
 from streaming.context import Batch, enter
 from streaming.cycle import Cycle
-from streaming.garbage import collect_rarely
 from streaming.stores import MemoryStore
 from streaming.tables import TablePartition
 from topics.catalog import Installation

@@ -8,7 +8,8 @@ from typing import Any
 
 import faust
 
-from bench.work import BALANCE, DEPOSIT, DEPOSITED, PARTITIONS, collect_rarely, decode, encode, step
+from bench.work import BALANCE, DEPOSIT, DEPOSITED, PARTITIONS, decode, encode, step
+from resilience.garbage import collect_rarely
 
 
 def build(bootstrap: str, name: str, source: str, output: str, guarantee: str) -> faust.App:

@@ -8,7 +8,6 @@ from the first committed output to the last, start-up excluded.
 
 from __future__ import annotations
 
-import gc
 import io
 import random
 import time
@@ -61,13 +60,6 @@ DEPOSITED = fastavro.parse_schema(
         ],
     }
 )
-
-
-def collect_rarely() -> None:
-    """The garbage collector of all contenders, as the product's workers have it (`agents.worker`)."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 50, 1_000)
 
 
 def encode(schema: Any, record: dict[str, Any]) -> bytes:

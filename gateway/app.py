@@ -27,7 +27,7 @@ from gateway.edge import endpoint, finish, outermost
 from gateway.log_outs import LogOuts
 from gateway.routes import BODY_BYTES, ROUTES
 from gateway.services import Gateway
-from streaming.garbage import collect_rarely
+from resilience.garbage import collect_rarely
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -70,7 +70,10 @@ def is_public(record: LogRecord) -> bool:
 
 
 def _order(record: LogRecord) -> tuple[int, int]:
-    at = place(record.headers.get("ce_id", b""))
+    try:
+        at = place(record.headers.get("ce_id", b""))
+    except ValueError:
+        return (-1, -1)  # whoever walks along says what is wrong with it
     return at.offset, at.n
 
 

@@ -22,7 +22,7 @@ from agents.transact import Codec
 from domain.services import DECIDERS
 from proof.fold import Folding, events
 from proof.reader import Reader
-from stores.catalog import CHANGELOGS, ENTRIES, EVENTS, FACTS, KINDS, At, Batch
+from stores.catalog import ENTRIES, EVENTS, KINDS, At, Batch, sources
 from stores.rebuilding import Rebuilding
 
 if TYPE_CHECKING:
@@ -91,12 +91,9 @@ class Rebuild:
         self.show(f"{name}: built anew in {time.monotonic() - started_s:.1f} s")
 
     def _sources(self, name: str) -> Collection[At]:
-        topics = (
-            FACTS
-            if name in (EVENTS, ENTRIES)
-            else [log for log, kinds in CHANGELOGS.items() if any(k.name == name for k in kinds)]
-        )
-        return [(topic, partition) for topic in topics for partition in range(self.partitions)]
+        return [
+            (topic, partition) for topic in sources(name) for partition in range(self.partitions)
+        ]
 
     async def _fold(self, name: str, ends: dict[At, int]) -> None:
         """The documents as the events say, all as of the noted end of their changelog."""

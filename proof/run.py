@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 import time
 from typing import TYPE_CHECKING, Any
 
-from agents.envelope import place
 from agents.transact import Transactor
+from proof.fold import events
 from proof.reader import Reader
 from proof.verify import ORDER, Difference, Different, Evidence, Sums, across, walk
 
@@ -94,16 +93,11 @@ class Verification:
         )
 
     def _events(self, service: Service, partition: int) -> Iterable[LogRecord]:
-        prefix, name = self.installation.namespace, service.name
-        public = self.reader.records(f"{prefix}{name}.events", partition)
-        if not service.decider.private_events:
-            return self._showing(name, partition, public)
-        # both kinds of one input lie in two topics: their ids say how they belong together
-        both = [list(public), list(self.reader.records(f"{prefix}{name}.private", partition))]
-        return heapq.merge(*both, key=_order)
+        found = events(self.reader, self.installation.namespace, service.decider, partition)
+        return self._showing(service.name, partition, found)
 
     def _showing(
-        self, name: str, partition: int, records: Iterator[LogRecord]
+        self, name: str, partition: int, records: Iterable[LogRecord]
     ) -> Iterator[LogRecord]:
         for count, record in enumerate(records):
             if time.monotonic() - self._shown_s > SHOW_EACH_S:
@@ -133,11 +127,3 @@ class Verification:
             self.show(f"and {len(self.differences) - 1} more")
         if not self.differences:
             self.show("all as it should be")
-
-
-def _order(record: LogRecord) -> tuple[int, int]:
-    try:
-        at = place(record.headers.get("ce_id", b""))
-    except ValueError:
-        return (-1, -1)  # the walk says what is wrong with it
-    return at.offset, at.n

@@ -7,17 +7,15 @@ one look to the next and the store said something else both times.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from proof.fold import expected
 from stores.catalog import Document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from agents.transact import Codec
-    from proof.reader import Reader
     from stores.rebuilding import Rebuilding
 
 LOOKS = 3
@@ -25,6 +23,7 @@ PAUSE_S = 2.0  # between two looks: time for a projection to write what it has n
 SHOWN = 3  # differences of a table
 
 ABSENT: Any = None
+Said: TypeAlias = Mapping[str, Mapping[str, Document]]  # the log's word: `proof.fold.expected`
 
 
 @dataclass(slots=True)
@@ -62,9 +61,7 @@ def what(log: Document | None, there: Document | None) -> str:
     return f"{name} is {there.get(name)!r}, events say {log.get(name)!r}"
 
 
-async def compare(
-    store: Rebuilding, wanted: Mapping[str, Mapping[str, Document]]
-) -> dict[str, Compared]:
+async def compare(store: Rebuilding, wanted: Said) -> dict[str, Compared]:
     """Every table of a store, once."""
     found = {}
     for table, documents in wanted.items():
@@ -82,19 +79,17 @@ async def compare(
 async def verify(
     name: str,
     store: Rebuilding,
-    reader: Reader,
-    codec: Codec,
-    where: tuple[str, int],
+    said: Said,
+    fold: Callable[[], Said],
     show: Callable[[str], None],
 ) -> bool:
-    """True when the store holds what the log says. `where`: prefix and partitions of the topics."""
-    prefix, partitions = where
+    """True when the store holds what the log says. `said`: what it said a moment ago; `fold`: now."""
     before: dict[str, Compared] | None = None
     for look in range(LOOKS):
         if look:
             await asyncio.sleep(PAUSE_S)
-        wanted = await asyncio.to_thread(expected, reader, prefix, codec, partitions)
-        found = await compare(store, wanted)
+            said = await asyncio.to_thread(fold)
+        found = await compare(store, said)
         if before is not None:
             for table, compared in found.items():
                 compared.differing = stood_still(before[table], compared)

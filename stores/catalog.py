@@ -11,7 +11,7 @@ time is over stays in the stores. Events and entries have ids and are only ever 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -107,6 +107,13 @@ CHANGELOGS: Mapping[str, tuple[Kind, ...]] = {
 }
 FACTS: tuple[str, ...] = tuple(f"{service}.events" for service in DECIDERS)
 TOPICS: tuple[str, ...] = (*CHANGELOGS, *FACTS)
+
+
+def sources(name: str) -> Collection[str]:
+    """The topics that one of NAMES is filled from."""
+    if name in (EVENTS, ENTRIES):
+        return FACTS
+    return [log for log, kinds in CHANGELOGS.items() if any(kind.name == name for kind in kinds)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,24 +11,27 @@ from stores.questions import Questions
 from stores.rebuilding import Rebuilding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Mapping
 
     from settings import Settings
-
-NAMES = ("mysql", "mongodb")
 
 
 class Whole(Store, Questions, Rebuilding, Protocol):
     """All that is asked of a store."""
 
 
+MAKERS: Mapping[str, Callable[[Settings], Whole]] = {
+    "mysql": lambda settings: MySQL(settings.mysql_url),
+    "mongodb": lambda settings: MongoDB(settings.mongodb_url, settings.mongodb_client),
+}
+NAMES = tuple(MAKERS)
+
+
+def named(settings: Settings) -> list[str]:
+    """The names of those that are configured."""
+    return [name for name in NAMES if getattr(settings, f"{name}_url")]
+
+
 def configured(settings: Settings) -> dict[str, Whole]:
     """By name; each opens its connections at its first call."""
-    return {store.name: store for store in _stores(settings)}
-
-
-def _stores(settings: Settings) -> Iterator[Whole]:
-    if settings.mysql_url:
-        yield MySQL(settings.mysql_url)
-    if settings.mongodb_url:
-        yield MongoDB(settings.mongodb_url, settings.mongodb_client)
+    return {name: MAKERS[name](settings) for name in named(settings)}

@@ -19,10 +19,8 @@ from pymongo import DeleteOne, InsertOne, ReplaceOne
 from pymongo.errors import BulkWriteError, OperationFailure
 
 from stores.catalog import (
-    CHANGELOGS,
     ENTRIES,
     EVENTS,
-    FACTS,
     KINDS,
     NAMES,
     Change,
@@ -31,6 +29,7 @@ from stores.catalog import (
     Overtaken,
     Said,
     Unavailable,
+    sources,
 )
 from stores.mongo_client import ANSWER_S, Connection
 from stores.mongo_form import ACCOUNTS, GONE, SCORE, VERSION, Stored, read, stored
@@ -243,7 +242,7 @@ class MongoDB:
 
     async def _hold(self, name: str, positions: Mapping[At, int]) -> None:
         """Put the positions of the sources back, and let no writer move them."""
-        known = {at for at in await self.positions() if at[0] in _sources(name)}
+        known = {at for at in await self.positions() if at[0] in sources(name)}
         for at in known | positions.keys():
             await self._first(at, 0)
             back = {
@@ -458,10 +457,3 @@ def _place(at: At) -> str:
 def _side(name: str) -> str:
     assert name in NAMES, name
     return f"{name}__rebuild"
-
-
-def _sources(name: str) -> Collection[str]:
-    """The topics that a collection is filled from."""
-    if name in (EVENTS, ENTRIES):
-        return FACTS
-    return [log for log, kinds in CHANGELOGS.items() if any(kind.name == name for kind in kinds)]

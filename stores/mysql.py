@@ -14,15 +14,14 @@ import pymysql.err
 
 from stores import mysql_schema as schema
 from stores.catalog import (
-    CHANGELOGS,
     ENTRIES,
     EVENTS,
-    FACTS,
     KINDS,
     NAMES,
     Overtaken,
     Unavailable,
     Unfit,
+    sources,
 )
 from stores.mysql_lists import (
     ACCOUNTS_OF,
@@ -189,7 +188,7 @@ class MySQL:
         await connection.begin()
         await cursor.execute("SELECT topic, number, following FROM positions FOR UPDATE")
         for topic, number, following in await cursor.fetchall():
-            if topic in _sources(name):
+            if topic in sources(name):
                 back = min(following, positions.get((topic, number), 0))
                 await cursor.execute(
                     "UPDATE positions SET following = %s WHERE topic = %s AND number = %s",
@@ -291,13 +290,6 @@ def _side(table: str) -> str:
 def _tables(name: str) -> tuple[str, ...]:
     assert name in NAMES, name
     return ("accounts", "balances") if name == "accounts" else (TABLES[name].name,)
-
-
-def _sources(name: str) -> Collection[str]:
-    """The topics that a table is filled from."""
-    if name in (EVENTS, ENTRIES):
-        return FACTS
-    return [log for log, kinds in CHANGELOGS.items() if any(kind.name == name for kind in kinds)]
 
 
 def _document(table: Table, row: Sequence[Any]) -> Document:
