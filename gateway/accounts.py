@@ -247,5 +247,4 @@ async def entries(call: Call) -> Answer:
 
     page = await reads.ask(call, "entries", of_store, kinds=(ACCOUNTS, TRANSACTIONS))
     items = [views.picked(views.entry(row), call.query.get("fields")) for row in page.items]
-    following = lists.Cursor(None, page.following) if page.following else None
-    return answer({"items": items, "next_cursor": lists.Listed((), following).next_cursor})
+    return answer({"items": items, "next_cursor": lists.Listed((), lists.behind(page)).next_cursor})

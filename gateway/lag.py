@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import OffsetSpec
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from prometheus_client import Gauge
 
 from gateway.rarely import Rarely
@@ -100,15 +100,17 @@ class Lag:
             for topic in TOPICS
             for partition in partitions
         }
-        found = self._queries.admin.list_offsets(
-            asked,
-            isolation_level=IsolationLevel.READ_COMMITTED,
-            request_timeout=TIMEOUT_S,
-        )
-        return {
-            (place.topic.removeprefix(self._prefix), place.partition): answer.result().offset
-            for place, answer in found.items()
-        }
+
+        def ends(admin: AdminClient) -> dict[At, int]:
+            found = admin.list_offsets(
+                asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT_S
+            )
+            return {
+                (place.topic.removeprefix(self._prefix), place.partition): answer.result().offset
+                for place, answer in found.items()
+            }
+
+        return self._queries.ask_brokers(ends)
 
 
 def behind_s(

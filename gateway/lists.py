@@ -47,6 +47,11 @@ class Cursor(NamedTuple):
         return number + (f"|{self.place[0]}|{self.place[1]}" if self.place else "")
 
 
+def behind(page: Page) -> Cursor | None:
+    """Where a store's list goes on; None: this was all."""
+    return Cursor(None, page.following) if page.following else None
+
+
 class Listed(NamedTuple):
     """Rows of a page, and where the next begins; None: there is none."""
 
@@ -93,7 +98,7 @@ async def accounts(call: Call, user_id: str, status: str | None) -> Listed:
 
 async def _of_page(reads: Reads, page: Page) -> Listed:
     rows = await reads.renewed(ACCOUNTS, page.items)
-    return Listed(rows, Cursor(None, page.following) if page.following else None)
+    return Listed(rows, behind(page))
 
 
 def _has_place(start: Cursor) -> None:
@@ -144,10 +149,7 @@ async def transactions(
         )
         page = _merged(found, limit)
         rows = await reads.renewed(TRANSACTIONS, page.items)
-        return Listed(
-            [row for row in rows if is_wanted(row)],
-            Cursor(None, page.following) if page.following else None,
-        )
+        return Listed([row for row in rows if is_wanted(row)], behind(page))
 
     async def of_tables() -> Listed:
         return await _transactions_of_tables(reads, user_id, is_wanted, start, limit)

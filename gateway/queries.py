@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 import orjson
@@ -27,7 +27,7 @@ from resilience.bulkhead import Bulkhead
 from streaming import partition_of, partition_owners
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ READ_S = Histogram("streambank_gateway_read_seconds", "Reads of workers' tables"
 LOOKUPS = Counter("streambank_gateway_owner_lookups_total", "Looks for owners", ["service"])
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 class Moved(Exception):
@@ -90,18 +91,20 @@ class Queries:
         if self._admin is silent:
             self._admin = self._new_admin()
 
-    @property
-    def admin(self) -> AdminClient:
-        return self._admin
+    def ask_brokers(self, question: Callable[[AdminClient], T]) -> T:
+        """What a client answers, which is replaced when it can't. Blocks: not for the event loop."""
+        admin = self._admin
+        try:
+            return question(admin)
+        except (KafkaException, TimeoutError):
+            self._replace(admin)
+            raise
 
     def brokers(self, timeout_s: float) -> int:
         """How many brokers answer; KafkaException when none does. Blocks: not for the event loop."""
-        admin = self._admin
-        try:
-            return len(admin.list_topics(topic="__none", timeout=timeout_s).brokers)
-        except KafkaException:
-            self._replace(admin)
-            raise
+        return self.ask_brokers(
+            lambda admin: len(admin.list_topics(topic="__none", timeout=timeout_s).brokers)
+        )
 
     def partition(self, key: str) -> int:
         """Where an aggregate lives."""
@@ -236,9 +239,4 @@ class Queries:
             log.warning("the workers of %s could not be looked up: %s", service, exc)
 
     def _held(self, group: str) -> dict[int, str]:
-        admin = self._admin
-        try:
-            return partition_owners(admin, group, LOOKUP_TIMEOUT_S)
-        except (KafkaException, TimeoutError):
-            self._replace(admin)
-            raise
+        return self.ask_brokers(lambda admin: partition_owners(admin, group, LOOKUP_TIMEOUT_S))

@@ -96,8 +96,8 @@ async def _listed(
         if text and stored is None:
             raise state_unavailable("this list began in the workers' tables; begin it anew")
         page = await of_store(store, stored.place if stored else None)
-        following = lists.Cursor(None, page.following).text() if page.following else None
-        return page.items, following
+        following = lists.behind(page)
+        return page.items, following.text() if following else None
 
     return await call.gateway.reads.ask(call, name, in_store, None if stored else of_tables)
 
