@@ -60,6 +60,21 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What only some orders have. Who adds a member gives it a default: orders are kept for ever."""
+
+    fee_minor: int = 0  # debited beside the amount, in the order's currency, and posted to `fees`
+    destination_currency: str | None = None  # what an exchange credits
+    destination_amount_minor: int | None = None  # known once the rate is fixed
+    rate: str | None = None  # decimal: units of the destination's currency for one of the source's
+    quote_id: str | None = None  # the held rate that an exchange uses
+    payment_method_id: str | None = None  # what a provider is to charge, or to pay out to
+    provider: str | None = None  # whose rail; None: the one of the settings
+    hold_id: str | None = None  # the reservation that is captured
+    original_transaction_id: str | None = None  # what a refund or a reversal undoes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """What was ordered; every saga fact carries it unchanged (save a review's new deadline)."""
 
@@ -75,6 +90,7 @@ class Order:
     rail: Rail
     created_ms: int
     deadline_ms: int
+    terms: Terms | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
