@@ -72,6 +72,8 @@ class Terms:
     provider: str | None = None  # whose rail; None: the one of the settings
     hold_id: str | None = None  # the reservation that is captured
     original_transaction_id: str | None = None  # what a refund or a reversal undoes
+    spread_minor: int = 0  # of an exchange, in the destination's currency: the bank's, to `fees`
+    rounding_minor: int = 0  # likewise: what rounding left over (below zero: took), to `rounding`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

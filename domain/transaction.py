@@ -40,6 +40,7 @@ from domain.saga import (
     ReviewRequested,
     RiskDeclined,
     Step,
+    Terms,
     TransactionCancelled,
     TransactionCompleted,
     TransactionCreated,
@@ -81,6 +82,7 @@ class CreateTransaction:
     reference: str
     metadata: dict[str, str]
     request_hash: str
+    terms: Terms | None = None  # what the client says beyond amount and accounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +232,7 @@ def _order(command: CreateTransaction, at_ms: int) -> Order:
         rail=_rail(command),
         created_ms=at_ms,
         deadline_ms=at_ms + max(0, min(command.deadline_s, DEADLINE_LIMIT_S)) * 1000,
+        terms=command.terms,
     )
 
 
@@ -262,6 +265,8 @@ def _invalid(command: CreateTransaction) -> Reason | None:
         return Reason.INVALID_COMMAND
     if source == destination or not command.owner_id:
         return Reason.INVALID_COMMAND
+    if command.terms is not None:
+        return Reason.INVALID_COMMAND  # none of these types has any
     return None
 
 

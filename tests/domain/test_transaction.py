@@ -13,6 +13,7 @@ from domain.saga import (
     DebitRefused,
     Rail,
     Reason,
+    Terms,
     TransactionCancelled,
     TransactionCompleted,
     TransactionCreated,
@@ -67,6 +68,7 @@ def test_a_withdrawal_leaves_by_the_rail_whatever_was_asked_for() -> None:
         (transfer(1, deadline_s=2**63 - 1), Reason.INVALID_COMMAND),
         (transfer(1, owner_id=""), Reason.INVALID_COMMAND),
         (transfer(1, transaction_id="u.t1"), Reason.INVALID_COMMAND),
+        (transfer(1, terms=Terms(quote_id="q1")), Reason.INVALID_COMMAND),
     ],
 )
 def test_an_order_that_makes_no_sense_fails_at_once(
