@@ -142,6 +142,7 @@ class Bank:
             ("correlation_id", command_id),
             ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
             ("actor", OPERATOR.encode()),
+            ("origin", b"203.0.113.77 00f067aa0ba902b7"),
             ("user_id", OPERATOR.encode()),
         ]
         value = self.codec.encode(command)

@@ -93,8 +93,12 @@ class Commands:
         command_id: str,
         traceparent: str,
         actor_id: str,
+        origin: str = "",
     ) -> None:
-        """Put a command into `<service>.inbox`; returns when the broker has it. Problem 503 else."""
+        """Put a command into `<service>.inbox`; returns when the broker has it. Problem 503 else.
+
+        `origin`: the client's address, a space, the request's id; every event it causes carries it.
+        """
         if self._under_way >= WAITING_LIMIT:
             _REFUSED.inc()
             raise Problem("OVERLOADED", headers={"Retry-After": "1"})
@@ -111,6 +115,7 @@ class Commands:
             ("traceparent", traceparent.encode()),
             ("correlation_id", raw_id),
             ("actor", actor),
+            ("origin", origin.encode()),
         ]
         future: asyncio.Future[None] = self._loop.create_future()
 

@@ -132,6 +132,7 @@ async def _call(gateway: Gateway, route: Route, request: web.Request, trace: Tra
         query=request.query,
         prefer=prefer_of(headers.get("Prefer")) if route.command else NOTHING,
         authorization=headers.get("Authorization"),
+        origin=f"{request.remote or '-'} {request_id(request)}",
     )
     if route.body is not None:
         call.idempotency_key = key_of(headers.get("Idempotency-Key"))

@@ -195,6 +195,7 @@ async def _send(call: Call, identity: Identity, pursuit: Pursuit) -> None:
         command_id=identity.command_id,
         traceparent=call.trace.traceparent,
         actor_id=call.caller.user_id,
+        origin=call.origin,
     )
 
 

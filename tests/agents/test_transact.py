@@ -29,7 +29,7 @@ def test_a_transfer_moves_money_and_ends_once() -> None:
 def test_headers_of_an_event() -> None:
     bank = Bank()
     command = bank.command(
-        "account", "A1", open_account("A1"), ce_id=b"cmd-1", traceparent=TRACE, actor=b"U1",
+        "account", "A1", open_account("A1"), ce_id=b"cmd-1", traceparent=TRACE, actor=b"U1", origin=b"192.0.2.7 req-1",
         correlation_id=b"cmd-1",
     )  # fmt: skip
     bank.run()
@@ -48,6 +48,7 @@ def test_headers_of_an_event() -> None:
         "correlation_id": b"cmd-1",
         "traceparent": TRACE,
         "actor": b"U1",
+        "origin": b"192.0.2.7 req-1",
         "code": code(),
     }
     assert place(event.headers["ce_id"]) == ("account.inbox", partition, 0, 0)
