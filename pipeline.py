@@ -3,7 +3,7 @@
     HTTP --> gateway --commands--> <service>.inbox --> worker SERVICE --facts--> <service>.events
                                          ^                   |
                                          +---- routed facts -+        (topics/subscriptions.py)
-    worker perform   rail.inbox -> the payment rail -> payment.inbox
+    worker perform   requested effects -> the world -> results in <service>.inbox
     worker relay     <service>.events -> inboxes off the money path
     worker projections   changelogs, <service>.events -> MySQL, MongoDB: read models
 
@@ -31,7 +31,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 
 import logs
-from agents import account, notification, payment, risk, transaction, user
+from agents import account, notification, payment, rail, risk, transaction, user
 from agents.perform import Perform
 from agents.project import Lost, Project, Written
 from agents.recent import Recent
@@ -71,6 +71,7 @@ from travel.timeline import Timeline, document, lines
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from agents.effect import Effect
     from agents.transact import Service
 
 SERVICES: dict[str, Service] = {
@@ -110,7 +111,7 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
     for name in services:
         codec = Codec(lookup)
         if name == PERFORM:
-            workers.perform = Perform(wiring, codec, settings.rail_url)
+            workers.perform = Perform(wiring, codec, effects(settings))
         elif name in PROJECTIONS:
             workers.projects[name] = Project(
                 wiring,
@@ -124,6 +125,11 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
             app = _app(settings, name)
             workers.shells[name] = Shell(app, SERVICES[name], codec, where, recent)
     return workers
+
+
+def effects(settings: Settings) -> tuple[Effect, ...]:
+    """What `perform` does in the world."""
+    return (rail.effect(settings.rail_url),)
 
 
 def _letting_go(settings: Settings) -> Written | None:

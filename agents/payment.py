@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from agents.transact import Service
-from domain.payment import PAYMENT
+from domain.payment import PAYMENT, RailAnswered
 
 SERVICE = Service(
     decider=PAYMENT,
     command_keys={},
+    results=(RailAnswered,),
 )

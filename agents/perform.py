@@ -1,11 +1,15 @@
-"""perform: requested effects out into the world, their results back into the owner's inbox.
+"""perform: requested effects out into the world, their results back into the owners' inboxes.
 
-    rail.inbox --PaymentRequested | RefundRequested--> the rail --RailAnswered--> payment.inbox
+    <effect>.inbox --request--> its downstream --result--> <owner>.inbox
 
 At least once: an offset is committed only when the results of it and of all before it are
 acknowledged by the broker. After a crash a request is asked again, with the same idempotency key,
 and a result said twice is dropped by its owner. One attempt is made (with its short retries) and
-always reported, UNKNOWN where the rail did not say; asking later again is the owner's affair.
+always reported, as unanswered where nobody said; asking later again is the owner's affair.
+
+Each downstream has a bulkhead and a breaker of its own, each effect a topic of its own. Where many
+downstreams share a topic an effect bounds the line before each of them: what finds it full goes
+back to its owner at once, so that the requests behind it go on.
 """
 
 from __future__ import annotations
@@ -15,32 +19,39 @@ import logging
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from prometheus_client import Counter, Histogram
 
 from agents.envelope import Envelope, Headers, Input, dead_headers
-from agents.rail import TIMEOUT_S, Rail, Request
-from domain.payment import RailAnswered
-from domain.saga import PaymentRequested, RefundRequested
 from logs import Context, bound, trace_id
-from resilience.breaker import Breaker
-from resilience.bulkhead import CALLS
+from resilience.breaker import Rejected
+from resilience.bulkhead import CALLS, Full
+from resilience.downstream import Away, Downstreams
+from resilience.retry import RETRIES
 from schemas.errors import Unreadable
 from streaming import is_fatal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from agents.effect import Caller, Effect, Request, Result
     from agents.transact import Codec
     from agents.wiring import Wiring
 
 log = logging.getLogger(__name__)
 
-REQUESTS, RESULTS, DEAD = "rail.inbox", "payment.inbox", "payment.dead"
-AHEAD = 500  # requests taken in and not yet answered, per partition
+AHEAD = 2_000  # requests of a partition under way
+BEHIND = (
+    5_000  # and with those that are done behind one of them; after a crash they are asked again
+)
+
+RESULTS = Counter("streambank_effects_total", "Effects by their result", ["downstream", "outcome"])
+CALL_S = Histogram("streambank_effect_seconds", "Duration of one effect", ["downstream"])
 
 
 @dataclass(slots=True)
@@ -51,34 +62,59 @@ class Progress:
     """
 
     next: int  # everything below it is done
-    under_way: deque[int] = field(default_factory=deque)
+    taken_in: deque[int] = field(default_factory=deque)
     done: set[int] = field(default_factory=set)
 
     @property
-    def taken(self) -> int:
-        return len(self.under_way)
+    def under_way(self) -> int:
+        return len(self.taken_in) - len(self.done)
+
+    @property
+    def enough(self) -> bool:
+        return self.under_way >= AHEAD or len(self.taken_in) >= BEHIND
 
     def take(self, offset: int) -> None:
-        self.under_way.append(offset)
+        self.taken_in.append(offset)
 
     def finish(self, offset: int) -> None:
         self.done.add(offset)
-        while self.under_way and self.under_way[0] in self.done:
-            self.next = self.under_way.popleft() + 1
+        while self.taken_in and self.taken_in[0] in self.done:
+            self.next = self.taken_in.popleft() + 1
             self.done.remove(self.next - 1)
+
+
+class Way:
+    """One effect while perform runs: its caller, and the downstreams that it asks."""
+
+    def __init__(self, effect: Effect, caller: Caller) -> None:
+        self.effect, self.caller = effect, caller
+        self.downstreams = Downstreams(effect.timeout_s, effect.line)
+        self.envelope = Envelope(effect.owner, source="perform")
+
+    async def ask(self, request: Request, headers: dict[str, str]) -> Result:
+        """What one attempt came to; never raises for what a downstream does."""
+        downstream = self.downstreams[self.caller.downstream(request)]
+        started_s = time.monotonic()
+        try:
+            result = await downstream.ask(partial(self.caller.call, request, headers))
+        except (Away, Rejected, Full) as exc:
+            result = self.caller.unanswered(request, exc)
+        CALL_S.labels(self.effect.name).observe(time.monotonic() - started_s)
+        RESULTS.labels(self.effect.name, str(result.outcome)).inc()
+        return result
 
 
 class Perform:
     """The consumer of requests. `run` until `stop`; ready once it has its partitions."""
 
-    def __init__(self, wiring: Wiring, codec: Codec, rail_url: str) -> None:
+    def __init__(self, wiring: Wiring, codec: Codec, effects: Sequence[Effect]) -> None:
         self.wiring = wiring
         self.codec = codec
-        self.rail_url = rail_url
+        self.effects = {wiring.named(effect.requests): effect for effect in effects}
         self.ready = False
         self.last_poll_s = 0.0
         self.stopped: set[tuple[str, int]] = set()  # partitions that a record stopped
-        self._envelope = Envelope("payment", source="perform")
+        self._ways: dict[str, Way] = {}
         self._progress: dict[tuple[str, int], Progress] = {}
         self._committed: dict[tuple[str, int], int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -97,22 +133,31 @@ class Perform:
             self.wiring.consumer("perform", **{"auto.offset.reset": "earliest"})
         )
         self._consumer.subscribe(
-            [self.wiring.named(REQUESTS)], on_assign=self._assigned, on_revoke=self._revoked
+            list(self.effects), on_assign=self._assigned, on_revoke=self._revoked
         )
         polling = asyncio.create_task(self._poll_deliveries())
-        async with aiohttp.ClientSession() as session:
-            self._rail = Rail(self.rail_url, session, Breaker("rail"))
+        async with AsyncExitStack() as ways:
+            for topic, effect in self.effects.items():
+                caller = await ways.enter_async_context(effect.open())
+                self._ways[topic] = Way(effect, caller)
             try:
                 while not self._stop.is_set():
                     self._watch()
                     for record in await loop.run_in_executor(self._kafka, self._poll):
                         self._take(record)
-                if self._tasks:
-                    await asyncio.wait(self._tasks, timeout=4 * TIMEOUT_S)
+                await self._finish()
             finally:
                 await loop.run_in_executor(self._kafka, self._close)
                 polling.cancel()
                 self._kafka.shutdown(wait=False)
+
+    async def _finish(self) -> None:
+        """Wait for what is under way, as long as an attempt may take; the rest is asked again."""
+        longest_s = max(effect.timeout_s for effect in self.effects.values())
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=(1 + RETRIES) * longest_s)
+        for task in self._tasks:
+            task.cancel()
 
     # in the Kafka thread
 
@@ -129,7 +174,7 @@ class Perform:
         """Pause partitions that have enough under way, and those that a record stopped."""
         for at, progress in list(self._progress.items()):
             where = [TopicPartition(*at)]
-            if progress.taken >= AHEAD or at in self.stopped:
+            if progress.enough or at in self.stopped:
                 self._consumer.pause(where)
             else:
                 self._consumer.resume(where)
@@ -198,27 +243,33 @@ class Perform:
         self._tasks.add(asyncio.create_task(self._perform(record, at, progress)))
 
     async def _perform(self, record: Any, at: tuple[str, int], progress: Progress) -> None:
-        source = _input(record)
+        source, way = _input(record), self._ways[at[0]]
         traceparent = source.headers.get("traceparent", b"").decode(errors="replace")
         with bound(Context(service="perform", trace_id=trace_id(traceparent))):
             try:
-                request = self._read(record)
+                request = self._read(way.effect, record)
             except Unreadable as why:
-                await self._unreadable(record, source, at, progress, why)
+                await self._unreadable(way.effect, record, source, at, progress, why)
                 return
             carried = {"traceparent": traceparent} if traceparent else {}
-            result = await self._rail.ask(request, carried)
-            await self._say(source, result)
+            result = await way.ask(request, carried)
+            await self._say(way, source, result)
         progress.finish(record.offset())
 
-    def _read(self, record: Any) -> Request:
+    def _read(self, effect: Effect, record: Any) -> Request:
         request = self.codec.decode(record.value() or b"")
-        if not isinstance(request, PaymentRequested | RefundRequested):
-            raise Unreadable(f"{type(request).__name__} is no request to the rail")
+        if not isinstance(request, effect.types):
+            raise Unreadable(f"{type(request).__name__} is no request of {effect.name}")
         return request
 
     async def _unreadable(
-        self, record: Any, source: Input, at: tuple[str, int], progress: Progress, why: Unreadable
+        self,
+        effect: Effect,
+        record: Any,
+        source: Input,
+        at: tuple[str, int],
+        progress: Progress,
+        why: Unreadable,
     ) -> None:
         if not source.foreign:
             self.stopped.add(at)
@@ -226,14 +277,16 @@ class Perform:
             return
         log.warning("dead letter %s: %s", source.place, why)
         headers = dead_headers(source, why)
-        await self._deliver(self.wiring.named(DEAD), record.key(), record.value(), headers)
+        dead = self.wiring.named(effect.dead)
+        await self._deliver(dead, record.key(), record.value(), headers)
         progress.finish(record.offset())
 
-    async def _say(self, source: Input, result: RailAnswered) -> None:
-        subject = result.transaction_id.encode()
-        shared = self._envelope.shared(source)
-        headers, _ = self._envelope.event(shared, source.place, 0, RailAnswered, subject)
-        await self._deliver(self.wiring.named(RESULTS), subject, self.codec.encode(result), headers)
+    async def _say(self, way: Way, source: Input, result: Result) -> None:
+        effect, key = way.effect, way.effect.key(result).encode()
+        shared = way.envelope.shared(source)
+        headers, _ = way.envelope.event(shared, source.place, 0, type(result), key)
+        topic = self.wiring.named(effect.results)
+        await self._deliver(topic, key, self.codec.encode(result), headers)
 
     async def _deliver(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers

@@ -1,4 +1,4 @@
-"""The payment rail: a provider's HTTP interface, behind bulkhead, breaker, retries and time-outs.
+"""The payment rail: a provider's HTTP interface, as an effect.
 
 What it did not say is UNKNOWN, never guessed: a payment that may have happened is asked for again,
 under the same idempotency key.
@@ -6,76 +6,68 @@ under the same idempotency key.
 
 from __future__ import annotations
 
-import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import aiohttp
-from prometheus_client import Counter, Histogram
 
+from agents.effect import Effect
 from domain.payment import RailAnswered, RailOperation, RailOutcome
 from domain.saga import PaymentRequested, RefundRequested
-from resilience.breaker import Breaker, Rejected
-from resilience.bulkhead import CALLS, Bulkhead
-from resilience.guarded import through
-from resilience.retry import retrying
+from resilience.downstream import Away
+from topics.subscriptions import RAIL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
 Request: TypeAlias = PaymentRequested | RefundRequested
 OUTCOMES = {"approved": RailOutcome.APPROVED, "declined": RailOutcome.DECLINED}
-TIMEOUT_S = 5.0  # of one call
-
-RESULTS = Counter("streambank_effects_total", "Effects by their result", ["downstream", "outcome"])
-CALL_S = Histogram("streambank_effect_seconds", "Duration of one effect", ["downstream"])
 
 
-class RailAway(Exception):
-    """The rail could not be asked, or answered with an error of its own: worth another try."""
+def effect(url: str) -> Effect:
+    """Payments and refunds, asked of the rail at `url`."""
+
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[Rail]:
+        async with aiohttp.ClientSession() as session:
+            yield Rail(url, session)
+
+    return Effect(
+        name="rail",
+        owner="payment",
+        requests=RAIL,
+        types=(PaymentRequested, RefundRequested),
+        key=lambda answered: answered.transaction_id,
+        open=connected,
+    )
 
 
 class Rail:
-    """The payment rail over HTTP, behind bulkhead, breaker, retries and time-outs."""
+    """The payment rail over HTTP: one downstream."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, breaker: Breaker) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url = url.rstrip("/")
         self.session = session
-        self.breaker = breaker
-        self.bulkhead = Bulkhead("rail", CALLS)
 
-    async def ask(self, request: Request, headers: Mapping[str, str]) -> RailAnswered:
-        """What one attempt came to; never raises for what the rail does."""
-        async with self.bulkhead.waiting():
-            started_s = time.monotonic()
-            try:
-                answered = await self._through_breaker(request, headers)
-            except (RailAway, Rejected) as exc:
-                answered = answer(request, RailOutcome.UNKNOWN, "", str(exc))
-            CALL_S.labels("rail").observe(time.monotonic() - started_s)
-        RESULTS.labels("rail", answered.outcome).inc()
-        return answered
+    def downstream(self, _request: Request) -> str:
+        return "rail"
 
-    async def _through_breaker(self, request: Request, headers: Mapping[str, str]) -> RailAnswered:
-        with through(self.breaker, RailAway):
-            async for attempt in retrying(RailAway):
-                with attempt:
-                    answered = await self._call(request, headers)
-        return answered
-
-    async def _call(self, request: Request, headers: Mapping[str, str]) -> RailAnswered:
+    async def call(self, request: Request, headers: Mapping[str, str]) -> RailAnswered:
         key = effect_id(request)
         try:
             async with self.session.post(
                 f"{self.url}/{resource(request)}",
                 json=body(request),
                 headers={**headers, "Idempotency-Key": key},
-                timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
             ) as response:
                 status, said = response.status, await response.text()
                 fields = await response.json() if response.ok else {}
-        except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
-            raise RailAway(f"{type(exc).__name__}: {exc}") from exc
+        except (aiohttp.ClientError, ValueError) as exc:
+            raise Away(f"{type(exc).__name__}: {exc}") from exc
         return read_answer(request, status, fields, said)
+
+    def unanswered(self, request: Request, why: Exception) -> RailAnswered:
+        return answer(request, RailOutcome.UNKNOWN, "", str(why))
 
 
 def effect_id(request: Request) -> str:
@@ -105,9 +97,9 @@ def body(request: Request) -> dict[str, Any]:
 
 
 def read_answer(request: Request, status: int, fields: Any, said: str) -> RailAnswered:
-    """The rail's HTTP answer as a result; `RailAway` for one that says nothing of the payment."""
+    """The rail's HTTP answer as a result; `Away` for one that says nothing of the payment."""
     if status >= 500 or status in (408, 425, 429):
-        raise RailAway(f"the rail answered {status}")
+        raise Away(f"the rail answered {status}")
     if status >= 400:
         return answer(request, RailOutcome.UNKNOWN, "", f"the rail answered {status}: {said}")
     if not isinstance(fields, dict):

@@ -22,7 +22,6 @@ from agents.watched import Watched, weigh
 from domain.account import CreditsGathered
 from domain.decider import Decider, Tick, handle
 from domain.ledger import SystemBalance
-from domain.payment import RailAnswered
 from logs import context, trace_id
 from schemas.errors import Unreadable
 from streaming import partition_of
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INNER = (Tick, RailAnswered, CreditsGathered)  # what only the shells themselves say
+INNER = (Tick, CreditsGathered)  # what only the shells themselves say
 GATHER_LIMIT = 1_000  # parts of one message
 
 
@@ -53,10 +52,13 @@ class Codec(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What a service file declares: its decider, and under which key each command must come."""
+    """What a service file declares: its decider, under which key each command must come, and what
+    `perform` answers it.
+    """
 
     decider: Decider
     command_keys: Mapping[type, Callable[[Any], str]]
+    results: tuple[type, ...] = ()
 
     @property
     def name(self) -> str:
@@ -78,11 +80,11 @@ class Said(NamedTuple):
     at_ms: int
 
 
-def commands(decider: Decider) -> frozenset[type]:
+def commands(service: Service) -> frozenset[type]:
     """The messages that come from outside: neither facts, nor results, nor ticks."""
-    inbox = f"{decider.service}.inbox"
+    inbox = f"{service.name}.inbox"
     facts = {row.event for row in SUBSCRIPTIONS if row.topic == inbox}
-    return frozenset(decider.messages) - facts - frozenset(INNER)
+    return frozenset(service.decider.messages) - facts - {*service.results, *INNER}
 
 
 class Heard:
@@ -157,7 +159,7 @@ class Transactor:
         self.decider = service.decider
         self.codec = codec
         self.partitions = partitions
-        self.commands = commands(service.decider)
+        self.commands = commands(service)
         assert self.commands == set(service.command_keys), f"command keys of {service.name}"
         self._messages = frozenset(service.decider.messages)
         self._private = frozenset(service.decider.private_events)

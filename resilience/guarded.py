@@ -44,6 +44,13 @@ def through(breaker: Breaker, *outages: type[Exception]) -> Iterator[None]:
         BREAKER_CHANGES.labels(breaker.name).set(breaker.changes)
 
 
+def forget(breaker: Breaker) -> None:
+    """Show it no more: nobody will ask through it."""
+    if _BREAKERS.pop(breaker.name, None) is not None:
+        BREAKER.remove(breaker.name)
+        BREAKER_CHANGES.remove(breaker.name)
+
+
 def states() -> dict[str, State]:
     """Of this process's breakers, by what they guard."""
     return {name: breaker.state for name, breaker in _BREAKERS.items()}
