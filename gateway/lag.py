@@ -14,12 +14,13 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import KafkaException
+from faust.types import TP
 from prometheus_client import Gauge
 
 from gateway.rarely import Rarely
 from stores.catalog import TOPICS, OtherSchema, Unavailable
+from streaming import LATEST, READ_COMMITTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0
 SAMPLES = 60
 LATE_S = 5.0
-TIMEOUT_S = 3.0
 MARK = 1  # offset
 CLOSE_S = 2.0
 
@@ -94,23 +94,10 @@ class Lag:
             self._late.discard(store.name)
 
     def _look(self) -> dict[At, int]:
-        partitions = range(self._queries.partitions)
-        asked = {
-            TopicPartition(f"{self._prefix}{topic}", partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
-            for topic in TOPICS
-            for partition in partitions
-        }
-
-        def ends(admin: AdminClient) -> dict[At, int]:
-            found = admin.list_offsets(
-                asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT_S
-            )
-            return {
-                (place.topic.removeprefix(self._prefix), place.partition): answer.result().offset
-                for place, answer in found.items()
-            }
-
-        return self._queries.ask_brokers(ends)
+        prefix, partitions = self._prefix, range(self._queries.partitions)
+        logs = [TP(f"{prefix}{topic}", partition) for topic in TOPICS for partition in partitions]
+        ends = self._queries.admin.log_ends(logs, LATEST, READ_COMMITTED, within_s=0)
+        return {(tp.topic.removeprefix(prefix), tp.partition): end for tp, end in ends.items()}
 
 
 def behind_s(

@@ -19,15 +19,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import aiohttp
 import orjson
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from prometheus_client import Counter, Histogram
 
 from gateway.errors import Problem, state_unavailable
 from resilience.bulkhead import Bulkhead
-from streaming import partition_of, partition_owners
+from streaming import Admin, partition_of, partition_owners
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ class Queries:
         self._waiting = 0
 
     def start(self) -> None:
-        self._admin = self._new_admin()
+        self.admin = Admin({**self._kafka, "socket.timeout.ms": 5000, "log_level": 2})
         self._session = aiohttp.ClientSession(
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=READ_TIMEOUT_S),
@@ -80,30 +79,10 @@ class Queries:
         if self._session is not None:
             await self._session.close()
 
-    def _new_admin(self) -> AdminClient:
-        return AdminClient({**self._kafka, "socket.timeout.ms": 5000, "log_level": 2})
-
-    def _replace(self, silent: AdminClient) -> None:
-        """Ask with a new client from now on.
-
-        One that lost all its brokers was seen to never find them again, while a new one did at once.
-        """
-        if self._admin is silent:
-            self._admin = self._new_admin()
-
-    def ask_brokers(self, question: Callable[[AdminClient], T]) -> T:
-        """What a client answers, which is replaced when it can't. Blocks: not for the event loop."""
-        admin = self._admin
-        try:
-            return question(admin)
-        except (KafkaException, TimeoutError):
-            self._replace(admin)
-            raise
-
     def brokers(self, timeout_s: float) -> int:
         """How many brokers answer; KafkaException when none does. Blocks: not for the event loop."""
-        return self.ask_brokers(
-            lambda admin: len(admin.list_topics(topic="__none", timeout=timeout_s).brokers)
+        return self.admin.ask(
+            lambda client: len(client.list_topics(topic="__none", timeout=timeout_s).brokers), 0
         )
 
     def partition(self, key: str) -> int:
@@ -239,4 +218,4 @@ class Queries:
             log.warning("the workers of %s could not be looked up: %s", service, exc)
 
     def _held(self, group: str) -> dict[int, str]:
-        return self.ask_brokers(lambda admin: partition_owners(admin, group, LOOKUP_TIMEOUT_S))
+        return self.admin.ask(lambda client: partition_owners(client, group, LOOKUP_TIMEOUT_S), 0)

@@ -5,6 +5,7 @@
 Knows nothing of banking. `README.md` beside this file states each guarantee and the test that shows it.
 """
 
+from streaming.admin import LATEST, READ_COMMITTED, Admin
 from streaming.app import App
 from streaming.config import DriverConfig
 from streaming.context import Batch, current_batch, outside
@@ -27,6 +28,9 @@ from streaming.tables import Table, TableView
 from streaming.topics import Topic
 
 __all__ = [
+    "LATEST",
+    "READ_COMMITTED",
+    "Admin",
     "App",
     "Batch",
     "DriverConfig",

@@ -35,7 +35,7 @@ from faust.types.transports import ConsumerT
 from mode import Service
 
 from streaming import held, metrics
-from streaming.admin import ANSWER_S, Admin
+from streaming.admin import ANSWER_S, EARLIEST, LATEST, Admin
 from streaming.cycle import Cycle
 from streaming.errors import (
     DriverError,
@@ -51,11 +51,8 @@ from streaming.errors import (
 )
 from streaming.positions import POSITION_KEY, Position, Topology, check_log, check_position
 from streaming.restore import (
-    EARLIEST,
-    LATEST,
     Cancelled,
     Token,
-    log_ends,
     restore,
     stable_offsets,
 )
@@ -524,8 +521,8 @@ class Consumer(Service, ConsumerT):
             self._tombstones_s,
             self.driver.takeover_timeout_s,
         )
-        lows = log_ends(admin, sources, EARLIEST)
-        highs = log_ends(admin, sources, LATEST)
+        lows = admin.log_ends(sources, EARLIEST)
+        highs = admin.log_ends(sources, LATEST)
         for partition in sorted({tp.partition for tp in sources}):
             here = {
                 tp.topic: offset for tp, offset in committed.items() if tp.partition == partition

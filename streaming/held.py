@@ -11,10 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from confluent_kafka import IsolationLevel
-
 from streaming import metrics
-from streaming.restore import LATEST, log_ends
+from streaming.admin import LATEST, READ_COMMITTED
 
 if TYPE_CHECKING:
     from faust.types import TP
@@ -75,7 +73,7 @@ class Held:
             for tp, silent in list(self._silent.items())
             if now - silent.since_s >= LOOK_S and silent.clear_to < silent.end
         }
-        ends = log_ends(self._admin, list(asked), LATEST, IsolationLevel.READ_COMMITTED)
+        ends = self._admin.log_ends(list(asked), LATEST, READ_COMMITTED)
         for tp, (silent, end) in asked.items():
             if ends[tp] >= end:
                 silent.clear_to, silent.stable = end, None

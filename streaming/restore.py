@@ -16,16 +16,14 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import (
     Consumer,
     ConsumerGroupTopicPartitions,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
 from faust.types import TP
 
 from streaming import metrics
-from streaming.admin import ANSWER_S, Admin
+from streaming.admin import ANSWER_S, EARLIEST, LATEST, Admin
 from streaming.errors import Inconsistent, is_fatal, kafka_error
 from streaming.positions import POSITION_KEY
 
@@ -35,9 +33,6 @@ if TYPE_CHECKING:
     from streaming.stores import Store
 
 log = logging.getLogger(__name__)
-
-EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # it has no types
-LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 READS = 5  # how often a changelog is read that compaction may have changed meanwhile
 
@@ -108,29 +103,6 @@ def stable_offsets(
         time.sleep(0.05)
 
 
-def log_ends(
-    admin: Admin,
-    tps: Sequence[TP],
-    spec: OffsetSpec,
-    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
-) -> dict[TP, int]:
-    """First or next offset of each log: the last stable one when `isolation` is read_committed."""
-    if not tps:
-        return {}
-    asked = {TopicPartition(tp.topic, tp.partition): spec for tp in tps}
-
-    def question(client: AdminClient) -> dict[TP, int]:
-        futures = client.list_offsets(asked, isolation_level=isolation, request_timeout=ANSWER_S)
-        ends = {TP(tp.topic, tp.partition): f.result(31).offset for tp, f in futures.items()}
-        if (
-            min(ends.values()) < 0
-        ):  # what librdkafka answers, without an error, for a leader that is gone
-            raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
-        return ends
-
-    return admin.ask(question)
-
-
 def restore(
     config: Mapping[str, Any],
     admin: Admin,
@@ -172,8 +144,8 @@ def _restore(
     timeout_s: float,
 ) -> tuple[set[TP], int]:
     """One pass over what is behind. Answers the partitions that were, and records read."""
-    ends = log_ends(admin, list(stores), LATEST)
-    starts = log_ends(admin, list(stores), EARLIEST)
+    ends = admin.log_ends(list(stores), LATEST)
+    starts = admin.log_ends(list(stores), EARLIEST)
     clear_unusable(stores, starts, ends, tombstones_s)
     left = {tp for tp, store in stores.items() if ends[tp] > max(store.next_offset, starts[tp])}
     behind = set(left)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from streaming import metrics
-from streaming.restore import EARLIEST, LATEST, changes, clear_unusable, log_ends, reader
+from streaming.admin import EARLIEST, LATEST
+from streaming.restore import changes, clear_unusable, reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -115,8 +116,8 @@ class Standby:
         with self._lock:
             turn, kept = self._turn, sorted(self._kept)
         now_s = time.time()
-        starts = log_ends(self._admin, kept, EARLIEST)
-        ends = log_ends(self._admin, kept, LATEST)
+        starts = self._admin.log_ends(kept, EARLIEST)
+        ends = self._admin.log_ends(kept, LATEST)
         with self._lock:
             if turn != self._turn:
                 return -1

@@ -224,7 +224,9 @@ async def test_a_client_of_the_broker_that_lost_it_is_replaced(own_bank: Stand) 
     token = own_bank.environment.get("STREAMBANK_INTERNAL_TOKEN", Settings().internal_token)
     queries = Queries(kafka, own_bank.prefix, 3, token)
     queries.start()
-    queries._admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{nowhere}", "log_level": 2})
+    queries.admin.client = AdminClient(
+        {"bootstrap.servers": f"127.0.0.1:{nowhere}", "log_level": 2}
+    )
 
     async def answered() -> bool:
         try:
