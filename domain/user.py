@@ -10,25 +10,30 @@ the same one is then a decision in one partition. Credentials are private facts,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias, assert_never, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, assert_never, get_args
 
+from domain import kyc
 from domain.account import AccountOpened
-from domain.decider import Changes, Decider, Due, RowKey, Rows, Tick
+from domain.decider import DUE, Changes, Decider, Due, RowKey, Rows, Tick
+from domain.kyc import DecideKyc as DecideKyc
+from domain.kyc import KycDecisionKept as KycDecisionKept
+from domain.kyc import KycDetails as KycDetails
+from domain.kyc import KycDetailsKept as KycDetailsKept
+from domain.kyc import KycFile as KycFile
+from domain.kyc import KycLevelSet as KycLevelSet
+from domain.kyc import KycOpen as KycOpen
+from domain.kyc import KycRejected as KycRejected
+from domain.kyc import KycSubmitted as KycSubmitted
+from domain.kyc import SubmitKyc as SubmitKyc
+from domain.person import KycStatus, refuse
+from domain.person import Role as Role
+from domain.person import User as User
+from domain.person import UserCommandRefused as UserCommandRefused
+from domain.person import user_key as user_key
 from domain.saga import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-class Role(StrEnum):
-    CUSTOMER = "customer"
-    SUPPORT = "support"
-    OPERATOR = "operator"
-    COMPLIANCE = "compliance"
-    ANALYST = "analyst"
-    ADMIN = "admin"
-    SERVICE = "service"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,34 +116,11 @@ class AccountListed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UserCommandRefused:
-    """A command on a user or an address was refused; nothing changed."""
-
-    user_id: str
-    command: str  # name of the command's type
-    reason: Reason
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """Row `address/<address>`: whose it is."""
 
     user_id: str
     request_hash: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class User:
-    """Row `user/<user_id>`."""
-
-    user_id: str
-    email: str
-    name: str
-    roles: tuple[Role, ...]
-    version: int
-    created_ms: int
-    updated_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,9 +150,19 @@ class ListedAccount:
     at_ms: int
 
 
-Message: TypeAlias = RegisterUser | AddressReserved | SetRoles | AccountOpened | Tick
-Event: TypeAlias = UserRegistered | RolesSet | AccountListed | UserCommandRefused
-PrivateEvent: TypeAlias = AddressReserved | CredentialsSet
+Message: TypeAlias = (
+    RegisterUser | AddressReserved | SetRoles | SubmitKyc | DecideKyc | AccountOpened | Tick
+)
+Event: TypeAlias = (
+    UserRegistered
+    | RolesSet
+    | KycSubmitted
+    | KycLevelSet
+    | KycRejected
+    | AccountListed
+    | UserCommandRefused
+)
+PrivateEvent: TypeAlias = AddressReserved | CredentialsSet | KycDetailsKept | KycDecisionKept
 
 
 def decide(rows: Rows, message: Message, at_ms: int) -> Sequence[Event | PrivateEvent]:
@@ -181,6 +173,10 @@ def decide(rows: Rows, message: Message, at_ms: int) -> Sequence[Event | Private
             return _register(rows, message, at_ms)
         case SetRoles():
             return _set_roles(rows, message, at_ms)
+        case SubmitKyc():
+            return kyc.submit(rows, message, at_ms)
+        case DecideKyc():
+            return kyc.decide(rows, message, at_ms)
         case AccountOpened():
             return _list(rows, message, at_ms)
         case Tick():
@@ -192,13 +188,13 @@ def decide(rows: Rows, message: Message, at_ms: int) -> Sequence[Event | Private
 def _reserve(rows: Rows, command: RegisterUser, at_ms: int) -> Sequence[Event | PrivateEvent]:
     address: Address | None = rows.get(address_key(command.address))
     if address is not None and address.user_id != command.user_id:
-        return _refuse(command, Reason.EMAIL_TAKEN, at_ms)
+        return refuse(command, Reason.EMAIL_TAKEN, at_ms)
     if address is not None and address.request_hash != command.request_hash:
-        return _refuse(command, Reason.IDEMPOTENCY_MISMATCH, at_ms)
+        return refuse(command, Reason.IDEMPOTENCY_MISMATCH, at_ms)
     if address is not None:
         return ()
     if not (command.address and command.user_id and command.password_hash):
-        return _refuse(command, Reason.INVALID_COMMAND, at_ms)
+        return refuse(command, Reason.INVALID_COMMAND, at_ms)
     return (
         AddressReserved(
             address=command.address,
@@ -232,7 +228,7 @@ def _register(rows: Rows, fact: AddressReserved, at_ms: int) -> Sequence[Event |
 def _set_roles(rows: Rows, command: SetRoles, at_ms: int) -> Sequence[Event]:
     user: User | None = rows.get(user_key(command.user_id))
     if user is None:
-        return _refuse(command, Reason.USER_NOT_FOUND, at_ms)
+        return refuse(command, Reason.USER_NOT_FOUND, at_ms)
     if user.roles == command.roles:
         return ()
     return (
@@ -256,14 +252,6 @@ def _list(rows: Rows, fact: AccountOpened, at_ms: int) -> Sequence[Event]:
     )
 
 
-def _refuse(command: RegisterUser | SetRoles, reason: Reason, at_ms: int) -> Sequence[Event]:
-    return (
-        UserCommandRefused(
-            user_id=command.user_id, command=type(command).__name__, reason=reason, at_ms=at_ms
-        ),
-    )
-
-
 def evolve(rows: Rows, event: Event | PrivateEvent) -> Changes:
     match event:
         case AddressReserved():
@@ -274,15 +262,35 @@ def evolve(rows: Rows, event: Event | PrivateEvent) -> Changes:
         case CredentialsSet():
             return {credentials_key(event.user_id): Credentials(password_hash=event.password_hash)}
         case RolesSet():
-            key = user_key(event.user_id)
-            changed = {"roles": event.roles, "version": event.version, "updated_ms": event.at_ms}
-            return {key: replace(rows[key], **changed)}
+            return _changed(rows, event, roles=event.roles)
+        case KycSubmitted():
+            return {
+                **kyc.evolve(rows, event),
+                **_changed(rows, event, kyc_status=KycStatus.PENDING),
+            }
+        case KycLevelSet():
+            known = {"kyc_status": KycStatus.VERIFIED, "kyc_level": event.level}
+            return {**kyc.evolve(rows, event), **_changed(rows, event, **known)}
+        case KycRejected():
+            return {
+                **kyc.evolve(rows, event),
+                **_changed(rows, event, kyc_status=KycStatus.REJECTED),
+            }
+        case KycDetailsKept() | KycDecisionKept():
+            return kyc.evolve(rows, event)
         case AccountListed():
             return _listed(event)
         case UserCommandRefused():
             return {}
         case _:
             assert_never(event)
+
+
+def _changed(rows: Rows, event: Any, **members: Any) -> Changes:
+    """The user's row with what the event says of it."""
+    key = user_key(event.user_id)
+    row: User = rows[key]
+    return {key: replace(row, version=event.version, updated_ms=event.at_ms, **members)}
 
 
 def _registered(event: UserRegistered) -> User:
@@ -311,10 +319,6 @@ def address_key(address: str) -> RowKey:
     return f"address/{address}"
 
 
-def user_key(user_id: str) -> RowKey:
-    return f"user/{user_id}"
-
-
 def credentials_key(user_id: str) -> RowKey:
     return f"credentials/{user_id}"
 
@@ -340,7 +344,20 @@ def keys(message: Message | Event | PrivateEvent) -> Sequence[RowKey]:
             return (accounts_of_key(message.user_id), account)
         case AddressReserved() | SetRoles() | RolesSet():
             return (user_key(message.user_id),)
-        case Tick() | UserRegistered() | CredentialsSet() | AccountListed() | UserCommandRefused():
+        case SubmitKyc() | DecideKyc():
+            return (user_key(message.user_id), kyc.kyc_key(message.user_id))
+        case KycSubmitted() | KycLevelSet() | KycRejected():
+            return (user_key(message.user_id),)
+        case KycDecisionKept():
+            return (kyc.kyc_key(message.user_id),)
+        case (
+            Tick()
+            | UserRegistered()
+            | CredentialsSet()
+            | AccountListed()
+            | UserCommandRefused()
+            | KycDetailsKept()
+        ):
             return ()
         case _:
             assert_never(message)
@@ -355,9 +372,10 @@ USER = Decider(
     messages=get_args(Message),
     events=get_args(Event),
     private_events=get_args(PrivateEvent),
-    rows=(Address, User, Credentials, AccountList, ListedAccount, Due),
+    rows=(Address, User, Credentials, AccountList, ListedAccount, KycFile, KycOpen, Due),
     keys=keys,
     decide=decide,
     evolve=evolve,
     aggregate_id=aggregate_id,
+    indexes=(DUE, kyc.OPEN),
 )

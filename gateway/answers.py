@@ -44,11 +44,20 @@ class Tokens(Shown):
     user_id: str
 
 
+class KnownAs(Shown):
+    level: int = Field(description="0 unverified, 1 basic, 2 full")
+    status: Literal["unverified", "pending", "verified", "rejected"]
+
+
 class User(Shown):
     user_id: str
     email: str
     name: str
     roles: list[str]
+    email_confirmed: bool
+    phone: str | None
+    language: str | None
+    kyc: KnownAs
     version: int
     created_at: str
     updated_at: str

@@ -25,7 +25,7 @@ from domain.saga import (
 )
 from domain.services import DECIDERS
 from domain.transaction import TransactionHeld
-from domain.user import RolesSet, UserRegistered
+from domain.user import KycLevelSet, KycRejected, KycSubmitted, RolesSet, UserRegistered
 from schemas.codec import HEADER, header
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ CHANGING = frozenset(
     {
         UserRegistered,
         RolesSet,
+        KycSubmitted,
+        KycLevelSet,
+        KycRejected,
         AccountOpened,
         AccountFrozen,
         AccountUnfrozen,

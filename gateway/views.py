@@ -28,11 +28,19 @@ def time_of(at_ms: int | None) -> str | None:
 
 
 def user(row: Row) -> dict[str, Any]:
+    """What a copy of before lacks is as it was when nobody had it."""
     return {
         "user_id": row["user_id"],
         "email": row["email"],
         "name": row["name"],
         "roles": row["roles"],
+        "email_confirmed": row.get("email_confirmed", False),
+        "phone": row.get("phone") or None,
+        "language": row.get("language") or None,
+        "kyc": {
+            "level": row.get("kyc_level", 0),
+            "status": row.get("kyc_status", "unverified"),
+        },
         "version": row["version"],
         "created_at": time_of(row["created_ms"]),
         "updated_at": time_of(row["updated_ms"]),

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pymysql.err
+
 from stores.catalog import OtherSchema, Unavailable
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 DIRECTORY = Path(__file__).parent / "migrations"
 WAIT_S = 600  # for another program's steps
 NO_SUCH_TABLE = 1146
+COLUMN_IS_THERE = 1060  # a step that was cut off added it
 STATE = (
     "CREATE TABLE IF NOT EXISTS migrations (number INT NOT NULL PRIMARY KEY,"
     " name VARCHAR(191) NOT NULL, applied_ms BIGINT NOT NULL)"
@@ -101,12 +104,20 @@ async def migrate(connection: Any, database: str) -> int:
         exact = EXACT_MARIADB if "MariaDB" in (await cursor.fetchone())[0] else EXACT
         for step in steps()[number:]:
             for statement in step.statements:
-                await cursor.execute(statement.replace(EXACT, exact))
+                await _take(cursor, statement.replace(EXACT, exact))
             await cursor.execute(
                 "INSERT INTO migrations (number, name, applied_ms) VALUES (%s, %s, %s)",
                 (step.number, step.name, int(time.time() * 1000)),
             )
     return len(steps())
+
+
+async def _take(cursor: Any, statement: str) -> None:
+    try:
+        await cursor.execute(statement)
+    except pymysql.err.OperationalError as exc:
+        if exc.args[0] != COLUMN_IS_THERE:
+            raise
 
 
 async def check(cursor: Any) -> None:

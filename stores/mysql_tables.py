@@ -147,6 +147,10 @@ def _json(*names: str) -> tuple[Column, ...]:
     return tuple(Column(name, (name,), Form.JSON) for name in names)
 
 
+def _flag(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, (name,), Form.FLAG) for name in names)
+
+
 def _order(*without: str) -> tuple[Column, ...]:
     """The order that a transaction, a payment and a review carry."""
     plain = (
@@ -185,7 +189,14 @@ TABLES: Mapping[str, Table] = {
     "users": Table(
         name="users",
         key="user_id",
-        columns=(*_plain("user_id", "email", "name"), *_json("roles"), *_CHANGED),
+        columns=(
+            *_plain("user_id", "email", "name"),
+            *_json("roles"),
+            *_CHANGED,
+            *_plain("kyc_level", "kyc_status"),
+            *_flag("email_confirmed"),
+            *_plain("phone", "language", "claim_id"),
+        ),
     ),
     "accounts": ACCOUNTS,
     "transactions": Table(

@@ -44,7 +44,15 @@ def tables() -> list[Table]:
             r"CREATE TABLE IF NOT EXISTS (\w+) \(\n(.*?)\n\) ENGINE", path.read_text(), re.DOTALL
         ):
             found.append(_table(name, body))
+        _add_columns(found, path.read_text())
     return found
+
+
+def _add_columns(found: list[Table], step: str) -> None:
+    by_name = {table.name: table for table in found}
+    added = r"^ALTER TABLE (\w+) ADD COLUMN ([^;]+);(?: -- (.*))?$"
+    for name, text, remark in re.findall(added, step, re.MULTILINE):
+        by_name[name].columns.append(_column(text, remark))
 
 
 def _table(name: str, body: str) -> Table:

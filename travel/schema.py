@@ -25,14 +25,14 @@ from domain.payment import Payment
 from domain.risk import Blacklisted, ListedTransaction, Owner, Review, Score
 from domain.services import DECIDERS
 from domain.transaction import Transaction
-from domain.user import AccountList, ListedAccount, User
+from domain.user import AccountList, KycOpen, ListedAccount, User
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from proof.reader import LogRecord
 
-PRIVATE = ("credentials/", "address/")  # rows that private events alone make
+PRIVATE = ("credentials/", "address/", "kyc/")  # rows that private events alone make
 # rows without a table: what is due, and a second index of `user_accounts`
 OMITTED = (*PRIVATE, "due/", "has-account/")
 
@@ -181,6 +181,15 @@ TABLES: tuple[Table, ...] = (
         aggregate=_first,
     ),
     Table(
+        name="open_kyc",
+        service="user",
+        row=KycOpen,
+        prefix="kyc-open/",
+        key=("user_id",),
+        about="who waits for an officer to look at what they submitted",
+        aggregate=_first,
+    ),
+    Table(
         name="accounts",
         service="account",
         row=Account,
@@ -285,6 +294,7 @@ BY_NAME = {table.name: table for table in TABLES}
 AGGREGATES = {table.prefix: table.aggregate for table in TABLES} | {
     "has-account/": _first,
     "credentials/": _first,
+    "kyc/": _first,
     "address/": lambda rest: rest,
 }
 

@@ -28,6 +28,13 @@ def then(decider: Decider, given: Sequence[Any], when: Any, at_ms: int = NOON_MS
     return list(events)
 
 
+def rows_of(decider: Decider, given: Sequence[Any]) -> dict[str, Any]:
+    """The service's rows after these events of its own."""
+    rows = Overlay({})
+    apply(decider, rows, given)
+    return dict(rows)
+
+
 def order(**changes: Any) -> Order:
     """Ada orders $20.00 to Bob, at noon, to start within 30 s."""
     fields: dict[str, Any] = {
