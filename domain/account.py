@@ -1,6 +1,7 @@
 r"""Accounts: who may hold money, how much, and what moves it.
 
-    (absent) --Open--> OPEN --Freeze--> FROZEN --Unfreeze--> OPEN --Close (all zero)--> CLOSED
+    (absent) --Open--> OPEN --Freeze--> FROZEN --Unfreeze--> OPEN
+                       OPEN --Close (all zero)--> CLOSED --Archive--> ARCHIVED
 
 A transaction meets an account in a leg, one for each side, and each side is decided once:
 
@@ -8,19 +9,22 @@ A transaction meets an account in a leg, one for each side, and each side is dec
                                                          \--put back--> REVERSED
     destination  (absent) --AccountDebited--> CREDITED | REFUSED
 
-What is debited waits in `clearing` until the other side, or the rail, has taken it.
+What is debited waits in `clearing` until the other side, or the rail, has taken it. What is held
+(domain/holds.py) is part of the balance and is not available.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, assert_never, get_args
 
+from domain import holds
 from domain.decider import (
     Changes,
     Decider,
+    Due,
     Expiry,
     RowKey,
     Rows,
@@ -30,6 +34,17 @@ from domain.decider import (
     forget,
     forgotten,
     tick_keys,
+)
+from domain.holds import (
+    Hold,
+    HoldExpired,
+    HoldPlaced,
+    HoldRefused,
+    HoldStatus,
+    HoldVoided,
+    PlaceHold,
+    VoidHold,
+    hold_key,
 )
 from domain.ledger import (
     CLEARING,
@@ -77,6 +92,7 @@ class Status(StrEnum):
     OPEN = "open"
     FROZEN = "frozen"
     CLOSED = "closed"
+    ARCHIVED = "archived"  # closed, and in no list unless asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +127,14 @@ class UnfreezeAccount:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseAccount:
     """Close for good: only at zero in all currencies and with nothing in flight."""
+
+    account_id: str
+    actor_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveAccount:
+    """Take a closed account out of the lists."""
 
     account_id: str
     actor_id: str
@@ -162,6 +186,16 @@ class AccountUnfrozen:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountClosed:
     """The account is closed for good."""
+
+    account_id: str
+    user_id: str
+    version: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountArchived:
+    """The closed account is in no list any more, unless archived ones are asked for."""
 
     account_id: str
     user_id: str
@@ -240,6 +274,25 @@ class Account:
     version: int
     created_ms: int
     updated_ms: int
+    held: dict[str, int] = field(default_factory=dict)  # minor units by currency, where any is
+
+    def available(self, currency: str) -> int:
+        """Minor units that can be spent: the balance without what is held, and the overdraft."""
+        return (
+            self.balances[currency]
+            - self.held.get(currency, 0)
+            + self.overdraft_limits.get(currency, 0)
+        )
+
+    def unusable(self, currency: str) -> Reason | None:
+        """Why money of this currency can't move on the account, if so."""
+        if self.status is Status.FROZEN:
+            return Reason.ACCOUNT_FROZEN
+        if self.status is not Status.OPEN:
+            return Reason.ACCOUNT_CLOSED
+        if currency not in self.balances:
+            return Reason.CURRENCY_NOT_HELD
+        return None
 
 
 class Side(StrEnum):
@@ -282,7 +335,10 @@ Message: TypeAlias = (
     | FreezeAccount
     | UnfreezeAccount
     | CloseAccount
+    | ArchiveAccount
     | ReturnSuspended
+    | PlaceHold
+    | VoidHold
     | Tick
 )
 Event: TypeAlias = (
@@ -300,10 +356,16 @@ Event: TypeAlias = (
     | AccountFrozen
     | AccountUnfrozen
     | AccountClosed
+    | AccountArchived
     | AccountCommandRefused
+    | HoldPlaced
+    | HoldRefused
+    | HoldVoided
+    | HoldExpired
     | LegsForgotten
 )
-Command: TypeAlias = OpenAccount | FreezeAccount | UnfreezeAccount | CloseAccount | ReturnSuspended
+Management: TypeAlias = FreezeAccount | UnfreezeAccount | CloseAccount | ArchiveAccount
+Command: TypeAlias = OpenAccount | Management | ReturnSuspended | PlaceHold | VoidHold
 
 
 def decide(  # noqa: C901 - a case a message
@@ -311,7 +373,7 @@ def decide(  # noqa: C901 - a case a message
 ) -> Sequence[Event]:
     match message:
         case RiskApproved():
-            if message.order.type is TransactionType.DEPOSIT:
+            if message.order.source_account_id is None:
                 return _credit(rows, message, WORLD, (), at_ms)
             return _debit(rows, message, at_ms)
         case AccountDebited():
@@ -319,7 +381,7 @@ def decide(  # noqa: C901 - a case a message
         case CreditsGathered():
             return _close_legs(rows, message, at_ms)
         case PaymentProcessed():
-            if message.order.type is TransactionType.WITHDRAWAL:
+            if message.order.destination_account_id is None:
                 return _settle(rows, message, at_ms)
             return _credit(rows, message, CLEARING, message.balances, at_ms)
         case PaymentFailed() | CreditRefused() | RefundProcessed():
@@ -330,13 +392,16 @@ def decide(  # noqa: C901 - a case a message
             return _cancel(rows, message, at_ms)
         case OpenAccount():
             return _open(rows, message, at_ms)
-        case FreezeAccount() | UnfreezeAccount() | CloseAccount():
+        case FreezeAccount() | UnfreezeAccount() | CloseAccount() | ArchiveAccount():
             return _manage(rows, message, at_ms)
         case ReturnSuspended():
             return _return_suspended(rows, message, at_ms)
+        case PlaceHold():
+            return _place_hold(rows, message, at_ms)
+        case VoidHold():
+            return _void_hold(rows, message, at_ms)
         case Tick():
-            due = expired(rows, message, at_ms)
-            return (LegsForgotten(due=due, at_ms=at_ms),) if due else ()
+            return _tick(rows, message, at_ms)
         case _:
             assert_never(message)
 
@@ -354,10 +419,15 @@ def _debit(rows: Rows, fact: RiskApproved, at_ms: int) -> Sequence[Event]:
         return _refuse_debit(fact, Reason.ACCOUNT_NOT_FOUND, at_ms)
     if account.user_id != order.owner_id:
         return _refuse_debit(fact, Reason.NOT_OWNER, at_ms)
-    if (reason := _unusable(account, order.currency)) is not None:
+    if (reason := account.unusable(order.currency)) is not None:
         return _refuse_debit(fact, reason, at_ms)
-    overdraft_limit = account.overdraft_limits.get(order.currency, 0)
-    if account.balances[order.currency] - order.amount_minor < -overdraft_limit:
+    available_minor = account.available(order.currency)
+    if order.terms is not None and order.terms.hold_id is not None:
+        hold: Hold | None = rows.get(hold_key(order.terms.hold_id))
+        if (reason := holds.uncapturable(hold, order)) is not None or hold is None:
+            return _refuse_debit(fact, reason or Reason.HOLD_NOT_FOUND, at_ms)
+        available_minor += hold.amount_minor
+    if available_minor < order.amount_minor:
         return _refuse_debit(fact, Reason.INSUFFICIENT_FUNDS, at_ms)
     steps = traced(fact.steps, "debit", SERVICE, "debited", at_ms)
     if order.rail is Rail.BOOK:  # our own books pay at once: no hop, but a step of the trace
@@ -390,7 +460,7 @@ def _credit(
         return _refuse_credit(fact, Reason.DEADLINE_PASSED, balances, at_ms)
     if account is None:
         return _refuse_credit(fact, Reason.ACCOUNT_NOT_FOUND, balances, at_ms)
-    if (reason := _unusable(account, order.currency)) is not None:
+    if (reason := account.unusable(order.currency)) is not None:
         return _refuse_credit(fact, reason, balances, at_ms)
     if account.balances[order.currency] + order.amount_minor > BALANCE_LIMIT_MINOR:
         return _refuse_credit(fact, Reason.BALANCE_LIMIT, balances, at_ms)
@@ -529,9 +599,7 @@ def _is_openable(command: OpenAccount) -> bool:
     )
 
 
-def _manage(
-    rows: Rows, command: FreezeAccount | UnfreezeAccount | CloseAccount, at_ms: int
-) -> Sequence[Event]:
+def _manage(rows: Rows, command: Management, at_ms: int) -> Sequence[Event]:
     account: Account | None = rows.get(account_key(command.account_id))
     if account is None:
         return _refuse(command, Reason.ACCOUNT_NOT_FOUND, at_ms)
@@ -542,6 +610,8 @@ def _manage(
             return _unfreeze(account, command, at_ms)
         case CloseAccount():
             return _close(account, command, at_ms)
+        case ArchiveAccount():
+            return _archive(account, command, at_ms)
         case _:
             assert_never(command)
 
@@ -549,7 +619,7 @@ def _manage(
 def _freeze(account: Account, command: FreezeAccount, at_ms: int) -> Sequence[Event]:
     if account.status is Status.FROZEN:
         return ()
-    if account.status is Status.CLOSED:
+    if account.status is not Status.OPEN:
         return _refuse(command, Reason.ACCOUNT_CLOSED, at_ms)
     return (_managed(AccountFrozen, account, at_ms),)
 
@@ -557,7 +627,7 @@ def _freeze(account: Account, command: FreezeAccount, at_ms: int) -> Sequence[Ev
 def _unfreeze(account: Account, command: UnfreezeAccount, at_ms: int) -> Sequence[Event]:
     if account.status is Status.OPEN:
         return ()
-    if account.status is Status.CLOSED:
+    if account.status is not Status.FROZEN:
         return _refuse(command, Reason.ACCOUNT_CLOSED, at_ms)
     return (_managed(AccountUnfrozen, account, at_ms),)
 
@@ -567,14 +637,24 @@ def _close(account: Account, command: CloseAccount, at_ms: int) -> Sequence[Even
         return ()
     if account.status is Status.FROZEN:
         return _refuse(command, Reason.ACCOUNT_FROZEN, at_ms)
-    if account.open_legs:
+    if account.status is not Status.OPEN:
+        return _refuse(command, Reason.ACCOUNT_CLOSED, at_ms)
+    if account.open_legs or account.held:
         return _refuse(command, Reason.IN_FLIGHT, at_ms)
     if any(account.balances.values()):
         return _refuse(command, Reason.BALANCE_NOT_ZERO, at_ms)
     return (_managed(AccountClosed, account, at_ms),)
 
 
-Managed = TypeVar("Managed", AccountFrozen, AccountUnfrozen, AccountClosed)
+def _archive(account: Account, command: ArchiveAccount, at_ms: int) -> Sequence[Event]:
+    if account.status is Status.ARCHIVED:
+        return ()
+    if account.status is not Status.CLOSED:
+        return _refuse(command, Reason.ACCOUNT_NOT_CLOSED, at_ms)
+    return (_managed(AccountArchived, account, at_ms),)
+
+
+Managed = TypeVar("Managed", AccountFrozen, AccountUnfrozen, AccountClosed, AccountArchived)
 
 
 def _managed(event: type[Managed], account: Account, at_ms: int) -> Managed:
@@ -586,15 +666,38 @@ def _managed(event: type[Managed], account: Account, at_ms: int) -> Managed:
     )
 
 
-def _unusable(account: Account, currency: str) -> Reason | None:
-    """Why money of this currency can't move on the account, if so."""
-    if account.status is Status.FROZEN:
-        return Reason.ACCOUNT_FROZEN
-    if account.status is Status.CLOSED:
-        return Reason.ACCOUNT_CLOSED
-    if currency not in account.balances:
-        return Reason.CURRENCY_NOT_HELD
-    return None
+def _place_hold(rows: Rows, command: PlaceHold, at_ms: int) -> Sequence[Event]:
+    """Held or never: the first word on an id stands."""
+    hold: Hold | None = rows.get(hold_key(command.hold_id))
+    if hold is not None and hold.request_hash == command.request_hash:
+        return ()
+    if hold is not None:
+        return _refuse(command, Reason.IDEMPOTENCY_MISMATCH, at_ms)
+    return (holds.place(rows.get(account_key(command.account_id)), command, at_ms),)
+
+
+def _void_hold(rows: Rows, command: VoidHold, at_ms: int) -> Sequence[Event]:
+    hold: Hold | None = rows.get(hold_key(command.hold_id))
+    if hold is None or hold.account_id != command.account_id:
+        return _refuse(command, Reason.HOLD_NOT_FOUND, at_ms)
+    if hold.status is HoldStatus.VOIDED:
+        return ()
+    if hold.status is not HoldStatus.OPEN:
+        return _refuse(command, Reason.HOLD_NOT_OPEN, at_ms)
+    account: Account = rows[account_key(hold.account_id)]
+    return (holds.void(account, hold, command.actor_id, at_ms),)
+
+
+def _tick(rows: Rows, tick: Tick, at_ms: int) -> Sequence[Event]:
+    events: list[Event] = []
+    if due := expired(rows, tick, at_ms):
+        events.append(LegsForgotten(due=due, at_ms=at_ms))
+    earlier: Counter[str] = Counter()
+    for hold in holds.expiring(rows, tick, at_ms):
+        account: Account = rows[account_key(hold.account_id)]
+        events.append(holds.expire(account, hold, earlier[hold.account_id], at_ms))
+        earlier[hold.account_id] += 1
+    return events
 
 
 def _is_leg(rows: Rows, order: Order, state: LegState) -> bool:
@@ -605,7 +708,7 @@ def _is_leg(rows: Rows, order: Order, state: LegState) -> bool:
 
 def _deciding_side(order: Order) -> Side:
     """The side that decides whether money moves at all."""
-    return Side.DESTINATION if order.type is TransactionType.DEPOSIT else Side.SOURCE
+    return Side.DESTINATION if order.source_account_id is None else Side.SOURCE
 
 
 def _moved(account: Account, currency: str, amount_minor: int) -> Balance:
@@ -657,7 +760,7 @@ def _refuse_credit(
 def evolve(rows: Rows, event: Event) -> Changes:  # noqa: C901 - a case an event
     match event:
         case AccountDebited():
-            return _posted(rows, event, Side.SOURCE, LegState.DEBITED, 1)
+            return _debited(rows, event)
         case AccountCredited():
             return _posted(rows, event, Side.DESTINATION, LegState.CREDITED, 0)
         case LegsClosed():
@@ -670,7 +773,8 @@ def evolve(rows: Rows, event: Event) -> Changes:  # noqa: C901 - a case an event
         case CreditRefused():
             return _sided(rows, event, Side.DESTINATION, LegState.REFUSED)
         case DebitReversed():
-            return _posted(rows, event, Side.SOURCE, LegState.REVERSED, -1)
+            back = holds.returned(rows, event.order, event.at_ms)
+            return {**back, **_posted(rows, event, Side.SOURCE, LegState.REVERSED, -1)}
         case DebitSettled():
             return _passed_on(rows, event, LegState.SETTLED, -1)
         case DebitSuspended():
@@ -683,12 +787,46 @@ def evolve(rows: Rows, event: Event) -> Changes:  # noqa: C901 - a case an event
             return _managed_row(rows, event, Status.OPEN)
         case AccountClosed():
             return _managed_row(rows, event, Status.CLOSED)
+        case AccountArchived():
+            return _managed_row(rows, event, Status.ARCHIVED)
+        case HoldPlaced():
+            return {**_held(rows, event, event.amount_minor), **holds.placed(event)}
+        case HoldRefused():
+            return holds.refused(rows, event)
+        case HoldVoided():
+            gone = holds.let_go(rows, event.hold_id, HoldStatus.VOIDED, event.at_ms)
+            return {**_held(rows, event, -event.amount_minor), **gone}
+        case HoldExpired():
+            gone = holds.let_go(rows, event.hold_id, HoldStatus.EXPIRED, event.at_ms)
+            return {**_held(rows, event, -event.amount_minor), **gone}
         case LegsForgotten():
             return forgotten(rows, event.due)
         case CancelTooLate() | AccountCommandRefused():
             return {}
         case _:
             assert_never(event)
+
+
+def _debited(rows: Rows, event: AccountDebited) -> Changes:
+    """As `_posted`; a capture ends its hold too, whatever of it was not taken."""
+    order = event.order
+    changes = _posted(rows, event, Side.SOURCE, LegState.DEBITED, 1)
+    if order.terms is None or order.terms.hold_id is None:
+        return changes
+    hold: Hold = rows[hold_key(order.terms.hold_id)]
+    key = account_key(hold.account_id)
+    account: Any = changes[key]
+    held = holds.held_more(account.held, hold.currency, -hold.amount_minor)
+    ended = holds.captured(rows, hold, order, event.at_ms)
+    return {**changes, key: replace(account, held=held), **ended}
+
+
+def _held(rows: Rows, event: HoldPlaced | HoldVoided | HoldExpired, amount_minor: int) -> Changes:
+    """The account with so much more held."""
+    key = account_key(event.account_id)
+    account: Account = rows[key]
+    held = holds.held_more(account.held, event.currency, amount_minor)
+    return {key: replace(account, held=held, version=event.version, updated_ms=event.at_ms)}
 
 
 def _posted(
@@ -726,6 +864,7 @@ def _changed(
         version=version,
         created_ms=account.created_ms,
         updated_ms=at_ms,
+        held=account.held,
     )
 
 
@@ -804,7 +943,9 @@ def _opened(event: AccountOpened) -> Account:
 
 
 def _managed_row(
-    rows: Rows, event: AccountFrozen | AccountUnfrozen | AccountClosed, status: Status
+    rows: Rows,
+    event: AccountFrozen | AccountUnfrozen | AccountClosed | AccountArchived,
+    status: Status,
 ) -> Changes:
     key = account_key(event.account_id)
     return {key: replace(rows[key], status=status, version=event.version, updated_ms=event.at_ms)}
@@ -821,9 +962,16 @@ def leg_key(transaction_id: str, side: Side) -> RowKey:
 def keys(message: Message | Event) -> Sequence[RowKey]:
     match message:
         case Tick():
-            return tick_keys(message)
+            return _tick_keys(message)
         case AccountOpened() | AccountFrozen() | AccountUnfrozen() | AccountClosed():
             return (account_key(message.account_id),)
+        case AccountArchived() | ArchiveAccount():
+            return (account_key(message.account_id),)
+        case PlaceHold() | VoidHold():
+            return (account_key(message.account_id), hold_key(message.hold_id))
+        case HoldPlaced() | HoldRefused() | HoldVoided() | HoldExpired():
+            account = account_key(message.account_id)
+            return (account, hold_key(message.hold_id), expiry_key(message.at_ms))
         case CreditsGathered():
             return [leg_key(leg.transaction_id, Side.SOURCE) for leg in message.legs]
         case LegsClosed():
@@ -849,9 +997,18 @@ def keys(message: Message | Event) -> Sequence[RowKey]:
             return (*_saga_keys(message.order, getattr(message, "postings", ())), expiry)
 
 
+def _tick_keys(tick: Tick) -> Sequence[RowKey]:
+    """Of a hold that is due its account too."""
+    keys = tick_keys(tick)
+    held = (key.removeprefix(holds.HOLD) for key in keys if key.startswith(holds.HOLD))
+    return (*keys, *(account_key(holds.account_of(hold_id)) for hold_id in held))
+
+
 def _saga_keys(order: Order, postings: Sequence[Posting]) -> Sequence[RowKey]:
     """Both sides: of most facts one is in another partition, and absent here."""
     found = [*system_keys(postings)]
+    if order.terms is not None:
+        found += holds.hold_keys(order)
     if order.source_account_id is not None:
         found += (account_key(order.source_account_id), leg_key(order.transaction_id, Side.SOURCE))
     if order.destination_account_id is not None:
@@ -885,7 +1042,7 @@ ACCOUNT = Decider(
     service=SERVICE,
     messages=get_args(Message),
     events=get_args(Event),
-    rows=(Account, Leg, SystemBalance, Expiry),
+    rows=(Account, Leg, Hold, SystemBalance, Due, Expiry),
     keys=keys,
     decide=decide,
     evolve=evolve,

@@ -18,6 +18,7 @@ class TransactionType(StrEnum):
     TRANSFER = "transfer"
     DEPOSIT = "deposit"
     WITHDRAWAL = "withdrawal"
+    CAPTURE = "capture"  # of a hold; without a destination it leaves by the rail
 
 
 class Rail(StrEnum):
@@ -32,6 +33,7 @@ class Reason(StrEnum):
 
     ACCOUNT_CLOSED = "ACCOUNT_CLOSED"
     ACCOUNT_FROZEN = "ACCOUNT_FROZEN"
+    ACCOUNT_NOT_CLOSED = "ACCOUNT_NOT_CLOSED"
     ACCOUNT_NOT_FOUND = "ACCOUNT_NOT_FOUND"
     BALANCE_LIMIT = "BALANCE_LIMIT"
     BALANCE_NOT_ZERO = "BALANCE_NOT_ZERO"
@@ -42,6 +44,9 @@ class Reason(StrEnum):
     DAILY_LIMIT = "DAILY_LIMIT"
     DEADLINE_PASSED = "DEADLINE_PASSED"
     EMAIL_TAKEN = "EMAIL_TAKEN"
+    HOLD_EXCEEDED = "HOLD_EXCEEDED"
+    HOLD_NOT_FOUND = "HOLD_NOT_FOUND"
+    HOLD_NOT_OPEN = "HOLD_NOT_OPEN"
     IDEMPOTENCY_MISMATCH = "IDEMPOTENCY_MISMATCH"
     INSUFFICIENT_FUNDS = "INSUFFICIENT_FUNDS"
     INVALID_COMMAND = "INVALID_COMMAND"

@@ -24,6 +24,7 @@ from domain.decider import (
     forgotten,
     tick_keys,
 )
+from domain.holds import account_of
 from domain.money import is_amount, is_currency
 from domain.saga import (
     AccountCredited,
@@ -245,8 +246,17 @@ def _rail(command: CreateTransaction) -> Rail:
             return Rail.BOOK
         case TransactionType.TRANSFER:
             return command.rail
+        case TransactionType.CAPTURE:
+            return Rail.EXTERNAL if _goes_out(command) else command.rail
         case _:
             assert_never(command.type)
+
+
+def _goes_out(command: CreateTransaction) -> bool:
+    """The money leaves the bank."""
+    if command.type is TransactionType.CAPTURE:  # it goes where its hold says
+        return not command.destination_account_id
+    return command.type is TransactionType.WITHDRAWAL
 
 
 def _invalid(command: CreateTransaction) -> Reason | None:
@@ -261,13 +271,23 @@ def _invalid(command: CreateTransaction) -> Reason | None:
     source, destination = command.source_account_id, command.destination_account_id
     if bool(source) is not (command.type is not TransactionType.DEPOSIT):
         return Reason.INVALID_COMMAND
-    if bool(destination) is not (command.type is not TransactionType.WITHDRAWAL):
+    if bool(destination) is _goes_out(command):
         return Reason.INVALID_COMMAND
     if source == destination or not command.owner_id:
         return Reason.INVALID_COMMAND
+    if command.type is TransactionType.CAPTURE:
+        return None if _names_its_hold(command) else Reason.INVALID_COMMAND
     if command.terms is not None:
-        return Reason.INVALID_COMMAND  # none of these types has any
+        return Reason.INVALID_COMMAND  # none of the other types has any
     return None
+
+
+def _names_its_hold(command: CreateTransaction) -> bool:
+    """The client says which hold on the source, and no other terms."""
+    hold_id = command.terms.hold_id if command.terms is not None else None
+    if hold_id is None or command.terms != Terms(hold_id=hold_id):
+        return False
+    return account_of(hold_id) == command.source_account_id
 
 
 def _complete(rows: Rows, fact: AccountCredited | PaymentProcessed, at_ms: int) -> Sequence[Event]:

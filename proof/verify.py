@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 from agents.envelope import Input, code, place
 from domain.account import Account, Leg, LegState
 from domain.decider import Decider, Overlay, apply, handle
+from domain.holds import Hold, HoldStatus
 from domain.ledger import CLEARING, sums
 from domain.saga import (
     TransactionCancelled,
     TransactionCompleted,
     TransactionCreated,
     TransactionFailed,
-    TransactionType,
 )
 from proof.reader import LogRecord
 from schemas.errors import Unreadable
@@ -135,6 +135,7 @@ def walk(evidence: Evidence, transactor: Transactor, total: Sums) -> None:
     total.open_legs.update(
         key for key, row in rows.items() if isinstance(row, Leg) and row.state is LegState.DEBITED
     )
+    _check_holds(evidence, rows)
     _compare(evidence, transactor, rows)
 
 
@@ -175,7 +176,7 @@ def _fold(evidence: Evidence, rows: dict[str, Any], events: list[Any]) -> None:
         rows[key] = row
         if isinstance(row, Account):
             for currency, balance_minor in row.balances.items():
-                if balance_minor < -row.overdraft_limits.get(currency, 0):
+                if row.available(currency) < 0:
                     raise Different(
                         evidence.where, f"{key} is at {balance_minor} {currency}: below its limit"
                     )
@@ -190,7 +191,7 @@ def _check_event(evidence: Evidence, event: Any, total: Sums) -> None:
         total.ended[transaction_id] += 1
         if len(event.steps) == 1:  # an order that makes no sense ends in its first step
             total.created[transaction_id] += 1
-        if event.order.type is TransactionType.WITHDRAWAL:
+        if event.order.destination_account_id is None:
             total.settles_later.add(transaction_id)
     postings: tuple[Posting, ...] = getattr(event, "postings", ())
     for currency, amount_minor in sums(postings).items():
@@ -203,6 +204,21 @@ def _check_event(evidence: Evidence, event: Any, total: Sums) -> None:
         if posting.account == CLEARING:
             total.clearing[posting.currency] += posting.amount_minor
             total.in_clearing[transaction_id, posting.currency] += posting.amount_minor
+
+
+def _check_holds(evidence: Evidence, rows: dict[str, Any]) -> None:
+    """What each account holds is the sum of its open holds."""
+    held: Counter[tuple[str, str]] = Counter()
+    for row in rows.values():
+        if isinstance(row, Hold) and row.status is HoldStatus.OPEN:
+            held[row.account_id, row.currency] += row.amount_minor
+    for row in rows.values():
+        for currency, minor in row.held.items() if isinstance(row, Account) else ():
+            held[row.account_id, currency] -= minor
+    for (account_id, currency), minor in held.items():
+        if minor:
+            what = f"account {account_id} holds {-minor} {currency} more than its open holds do"
+            raise Different(evidence.where, what)
 
 
 def _compare(evidence: Evidence, transactor: Transactor, rows: dict[str, Any]) -> None:

@@ -42,7 +42,6 @@ from domain.saga import (
     TransactionCompleted,
     TransactionCreated,
     TransactionFailed,
-    TransactionType,
 )
 from domain.user import AddressReserved
 
@@ -108,20 +107,24 @@ NOT_RESERVED = {
 }
 
 
-def _is_deposit(fact: RiskApproved | CancelRequested | CreditRefused) -> bool:
-    return fact.order.type is TransactionType.DEPOSIT
+def _comes_in(fact: RiskApproved | CancelRequested | CreditRefused) -> bool:
+    """From outside to an account, as a deposit."""
+    return fact.order.source_account_id is None
 
 
 def _has_source(fact: RiskApproved | CancelRequested) -> bool:
-    return fact.order.type is not TransactionType.DEPOSIT
+    return fact.order.source_account_id is not None
 
 
-def _is_transfer(fact: PaymentProcessed | AccountCredited) -> bool:
-    return fact.order.type is TransactionType.TRANSFER
+def _between_accounts(fact: PaymentProcessed | AccountCredited) -> bool:
+    """From account to account, as a transfer."""
+    order = fact.order
+    return order.source_account_id is not None and order.destination_account_id is not None
 
 
-def _is_withdrawal(fact: PaymentProcessed) -> bool:
-    return fact.order.type is TransactionType.WITHDRAWAL
+def _goes_out(fact: PaymentProcessed) -> bool:
+    """From an account to outside, as a withdrawal."""
+    return fact.order.destination_account_id is None
 
 
 def _by_book(fact: AccountDebited) -> bool:
@@ -132,12 +135,14 @@ def _by_rail(fact: AccountDebited) -> bool:
     return fact.order.rail is Rail.EXTERNAL
 
 
-def _book_transfer(fact: CreditRefused) -> bool:
-    return fact.order.type is TransactionType.TRANSFER and fact.order.rail is Rail.BOOK
+def _booked(fact: CreditRefused) -> bool:
+    """A debit of our own books is to be put back."""
+    return fact.order.source_account_id is not None and fact.order.rail is Rail.BOOK
 
 
-def _paid_transfer(fact: CreditRefused) -> bool:
-    return fact.order.type is TransactionType.TRANSFER and fact.order.rail is Rail.EXTERNAL
+def _paid(fact: CreditRefused) -> bool:
+    """What the rail moved is to be asked back."""
+    return fact.order.source_account_id is not None and fact.order.rail is Rail.EXTERNAL
 
 
 def _may_have_reserved(fact: TransactionFailed) -> bool:
@@ -176,32 +181,32 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
     # the way of a transfer
     _on(TransactionCreated, RISK, OWNER),
     _on(RiskApproved, ACCOUNT, SOURCE, _has_source),
-    _on(RiskApproved, ACCOUNT, DESTINATION, _is_deposit),
+    _on(RiskApproved, ACCOUNT, DESTINATION, _comes_in),
     _on(AccountDebited, ACCOUNT, DESTINATION, _by_book),
     _on(AccountDebited, PAYMENT, ORDER, _by_rail),
     _on(AccountCredited, TRANSACTION, ORDER),
-    _gathered(AccountCredited, ACCOUNT, SOURCE, _is_transfer, CLOSE_LEGS),
+    _gathered(AccountCredited, ACCOUNT, SOURCE, _between_accounts, CLOSE_LEGS),
     # risk says no, or asks a person
     _on(RiskDeclined, TRANSACTION, ORDER),
     _on(ReviewRequested, TRANSACTION, ORDER),
     # an account says no: what moved is put back
     _on(DebitRefused, TRANSACTION, ORDER),
-    _on(CreditRefused, TRANSACTION, ORDER, _is_deposit),
-    _on(CreditRefused, ACCOUNT, SOURCE, _book_transfer),
-    _on(CreditRefused, PAYMENT, ORDER, _paid_transfer),
+    _on(CreditRefused, TRANSACTION, ORDER, _comes_in),
+    _on(CreditRefused, ACCOUNT, SOURCE, _booked),
+    _on(CreditRefused, PAYMENT, ORDER, _paid),
     _on(DebitReversed, TRANSACTION, ORDER),
     # a payment through the rail, and its refund
     _on(PaymentRequested, RAIL, ORDER),
-    _on(PaymentProcessed, ACCOUNT, DESTINATION, _is_transfer),
-    _on(PaymentProcessed, TRANSACTION, ORDER, _is_withdrawal),
-    _on(PaymentProcessed, ACCOUNT, SOURCE, _is_withdrawal),
+    _on(PaymentProcessed, ACCOUNT, DESTINATION, _between_accounts),
+    _on(PaymentProcessed, TRANSACTION, ORDER, _goes_out),
+    _on(PaymentProcessed, ACCOUNT, SOURCE, _goes_out),
     _on(PaymentFailed, ACCOUNT, SOURCE),
     _on(RefundRequested, RAIL, ORDER),
     _on(RefundProcessed, ACCOUNT, SOURCE),
     _on(RefundFailed, ACCOUNT, SOURCE),
     # a client cancels: who decides whether money moves answers
     _on(CancelRequested, ACCOUNT, SOURCE, _has_source),
-    _on(CancelRequested, ACCOUNT, DESTINATION, _is_deposit),
+    _on(CancelRequested, ACCOUNT, DESTINATION, _comes_in),
     _on(CancelTooLate, TRANSACTION, ORDER),
     # what came to nothing frees the owner's daily limit, or withdraws the review
     _on(TransactionFailed, RISK, OWNER, _may_have_reserved),

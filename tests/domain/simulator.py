@@ -19,8 +19,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
-from domain import account, payment, risk, transaction
+from domain import account, holds, payment, risk, transaction
 from domain.account import (
+    ArchiveAccount,
     CloseAccount,
     FreezeAccount,
     LegState,
@@ -41,6 +42,7 @@ from domain.decider import (
     due_at_ms,
     handle,
 )
+from domain.holds import Hold, HoldPlaced, HoldStatus, PlaceHold, VoidHold
 from domain.ledger import CLEARING, SUSPENSE, sums, trial_balance
 from domain.notification import NotificationRequested
 from domain.payment import RailAnswered, RailOperation, RailOutcome
@@ -52,9 +54,12 @@ from domain.risk import (
     ReviewStatus,
 )
 from domain.saga import (
+    AccountDebited,
+    DebitReversed,
     PaymentRequested,
     Rail,
     RefundRequested,
+    Terms,
     TransactionCancelled,
     TransactionCompleted,
     TransactionFailed,
@@ -133,6 +138,7 @@ class Bank:
         self.delivered = 0
         self.books = RailBooks()
         self.orders: dict[str, CreateTransaction] = {}
+        self.holds: dict[str, PlaceHold] = {}
         self.stalled: str | None = None
 
     # the wires
@@ -340,11 +346,15 @@ def check_keys(decider: Decider, rows: Mapping[str, Any], message: Any, at_ms: i
 
 def check_limits(row: account.Account) -> None:
     for currency, balance_minor in row.balances.items():
-        if balance_minor < -row.overdraft_limits.get(currency, 0):
-            raise Broken(f"balance below its limit: {row}")
+        held_minor = row.held.get(currency, 0)
+        if balance_minor - held_minor < -row.overdraft_limits.get(currency, 0):
+            raise Broken(f"what is not held is below its limit: {row}")
+        if held_minor < 0:
+            raise Broken(f"less than nothing is held: {row}")
     if row.open_legs < 0:
         raise Broken(f"fewer than no legs are open: {row}")
-    if row.status is account.Status.CLOSED and (row.open_legs or any(row.balances.values())):
+    gone = row.status in (account.Status.CLOSED, account.Status.ARCHIVED)
+    if gone and (row.open_legs or row.held or any(row.balances.values())):
         raise Broken(f"a closed account has money or waits for it: {row}")
 
 
@@ -440,7 +450,7 @@ def act(bank: Bank) -> None:
     """One thing that somebody does."""
     chance = bank.chance
     account_id = chance.choice(ACCOUNTS)
-    match chance.randrange(18):
+    match chance.randrange(21):
         case 0 | 1 | 2 | 3 | 4 | 5 | 16:
             order(bank)
         case 6:
@@ -464,8 +474,54 @@ def act(bank: Bank) -> None:
                 order(bank, source_account_id="a0", destination_account_id="a1", owner_id="ada")
         case 14 if bank.orders:
             repeat(bank, bank.orders[chance.choice([*bank.orders])])
+        case 18 | 19 | 20:
+            use_holds(bank, account_id)
         case _:
             decide_reviews(bank)
+
+
+def use_holds(bank: Bank, account_id: str) -> None:
+    """Reserve something, or take or let go of what was reserved before."""
+    if not bank.holds or bank.chance.random() < 0.4:
+        place_hold(bank, account_id)
+        return
+    hold = bank.chance.choice([*bank.holds.values()][-3:])
+    if bank.chance.random() < 0.3:
+        void = VoidHold(hold_id=hold.hold_id, account_id=hold.account_id, actor_id="ops")
+        bank.send("account", hold.account_id, void)
+        return
+    taken_minor = bank.chance.choice((1, hold.amount_minor, hold.amount_minor + 1))
+    order(
+        bank,
+        type=TransactionType.CAPTURE,
+        amount_minor=taken_minor,
+        currency=hold.currency,
+        source_account_id=hold.account_id,
+        destination_account_id=hold.destination_account_id,
+        owner_id=hold.owner_id,
+        rail=Rail.BOOK,
+        terms=Terms(hold_id=hold.hold_id),
+    )
+
+
+def place_hold(bank: Bank, account_id: str) -> None:
+    chance, name = bank.chance, f"h{len(bank.holds)}"
+    others = [one for one in (*ACCOUNTS, NOWHERE) if one != account_id]
+    command = PlaceHold(
+        hold_id=f"{account_id}.{name}",
+        account_id=account_id,
+        owner_id=PEOPLE[int(account_id[1:]) % len(PEOPLE)],
+        amount_minor=chance.choice((1, 4_000, 30_000, 110_000)),
+        currency=chance.choice(("USD", "USD", "JPY")),
+        destination_account_id=chance.choice((None, *others)),
+        expires_s=chance.choice((1, 60, 86_400)),
+        description="",
+        reference="",
+        actor_id="ops",
+        request_hash=name,
+    )
+    bank.holds[command.hold_id] = command
+    bank.send("account", account_id, command)
 
 
 def leave(bank: Bank, account_id: str) -> None:
@@ -484,6 +540,7 @@ def leave(bank: Bank, account_id: str) -> None:
     for _ in range(bank.chance.randrange(40)):
         bank.step()
     bank.send("account", account_id, CloseAccount(account_id=account_id, actor_id="ops"))
+    bank.send("account", account_id, ArchiveAccount(account_id=account_id, actor_id="ops"))
 
 
 def cancel(bank: Bank, transaction_id: str) -> None:
@@ -557,6 +614,7 @@ def laws(bank: Bank) -> None:
     check_ends(bank)
     check_quiet(bank)
     check_money(bank)
+    check_holds(bank)
     check_daily_limits(bank)
     check_rail(bank)
     check_lists(bank)
@@ -634,6 +692,33 @@ def check_money(bank: Bank) -> None:
                 expect(minor == wanted, f"{row.account_id}: {minor}, not {wanted} {currency}")
 
 
+def check_holds(bank: Bank) -> None:
+    """Each hold has its end; what was taken of it was taken once, and never more than was held."""
+    placed = {e.hold_id: e for e in bank.all_events("account") if isinstance(e, HoldPlaced)}
+    taken: defaultdict[str, list[str]] = defaultdict(list)
+    for event in bank.all_events("account"):
+        hold_id = holds.captured_hold(event.order) if isinstance(event, AccountDebited) else None
+        if hold_id is not None:
+            taken[hold_id].append(event.order.transaction_id)
+            held_minor = placed[hold_id].amount_minor
+            expect(event.order.amount_minor <= held_minor, f"taken of {held_minor}: {event}")
+    back = {
+        event.order.transaction_id
+        for event in bank.all_events("account")
+        if isinstance(event, DebitReversed)
+    }
+    rows = {row.hold_id: row for _, row in bank.all_rows("account") if isinstance(row, Hold)}
+    expect(rows.keys() == bank.holds.keys(), f"holds {[*rows]}, ordered {[*bank.holds]}")
+    for hold_id, row in rows.items():
+        expect(row.status is not HoldStatus.OPEN, f"without end: {row}")
+        expect(len(taken[hold_id]) <= 1, f"taken more than once: {row}")
+        came_back = bool(back.intersection(taken[hold_id]))
+        status = HoldStatus.RETURNED if came_back else HoldStatus.CAPTURED
+        expect(bool(taken[hold_id]) is (row.status is status), f"taken by {taken}: {row}")
+    for _, row in bank.all_rows("account"):
+        expect(not getattr(row, "held", None), f"holds something with no hold open: {row}")
+
+
 def check_daily_limits(bank: Bank) -> None:
     """What is reserved of an owner's day is exactly what completed of it, never above the limit."""
     completed: Counter[tuple[str, str]] = Counter()
@@ -703,6 +788,8 @@ def check_repeats(bank: Bank) -> None:
         bank.send("user", f"{person}@example.org", registration(person))
     for command in bank.orders.values():
         bank.send("transaction", command.transaction_id, command)
+    for hold in bank.holds.values():
+        bank.send("account", hold.account_id, hold)
     bank.settle()
     again = {place: len(events) for place, events in bank.events.items()}
     expect(again == said, f"a repeated command said something new: {said} {again}")

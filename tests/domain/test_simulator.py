@@ -11,6 +11,7 @@ import pytest
 
 from domain import account, payment, risk, transaction
 from domain.decider import Decider, Rows
+from domain.holds import HoldExpired, HoldStatus, captured_hold, hold_key
 from domain.payment import RailAnswered, RailOutcome
 from domain.saga import (
     AccountCredited,
@@ -106,6 +107,27 @@ def closes_with_money_in_flight(rows: Rows, message: Any, at_ms: int) -> Sequenc
     return account.decide(rows, message, at_ms)
 
 
+def captures_again(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, RiskApproved) and (hold_id := captured_hold(message.order)):
+        key = hold_key(hold_id)
+        if key in rows:
+            rows = {**rows, key: replace(rows[key], status=HoldStatus.OPEN)}
+    return account.decide(rows, message, at_ms)
+
+
+def spends_what_is_held(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, RiskApproved) and message.order.source_account_id is not None:
+        key = account.account_key(message.order.source_account_id)
+        if key in rows:
+            rows = {**rows, key: replace(rows[key], held={})}
+    return account.decide(rows, message, at_ms)
+
+
+def never_lets_go(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    said = account.decide(rows, message, at_ms)
+    return [event for event in said if not isinstance(event, HoldExpired)]
+
+
 def ends_twice(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
     if isinstance(message, AccountCredited):
         key = transaction.transaction_key(message.order.transaction_id)
@@ -150,6 +172,9 @@ CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
     "a cancel is granted after the debit": ("account", {"decide": cancels_after_the_debit}),
     "a cancel leaves no tombstone": ("account", {"evolve": forgets_the_tombstone}),
     "an account closes with money in flight": ("account", {"decide": closes_with_money_in_flight}),
+    "a hold is captured twice": ("account", {"decide": captures_again}),
+    "what is held is spent by others": ("account", {"decide": spends_what_is_held}),
+    "a hold never expires": ("account", {"decide": never_lets_go}),
     "a transaction ends twice": ("transaction", {"decide": ends_twice}),
     "an unknown answer is taken for a no": ("payment", {"decide": guesses_the_rail}),
     "a yes after a no is not asked back": ("payment", {"decide": trusts_the_first_no}),
