@@ -7,12 +7,14 @@ from operator import attrgetter
 from agents.transact import Service
 from domain.account import (
     ACCOUNT,
+    ArchiveAccount,
     CloseAccount,
     FreezeAccount,
     OpenAccount,
     ReturnSuspended,
     UnfreezeAccount,
 )
+from domain.holds import PlaceHold, VoidHold
 
 SERVICE = Service(
     decider=ACCOUNT,
@@ -21,6 +23,9 @@ SERVICE = Service(
         FreezeAccount: attrgetter("account_id"),
         UnfreezeAccount: attrgetter("account_id"),
         CloseAccount: attrgetter("account_id"),
+        ArchiveAccount: attrgetter("account_id"),
         ReturnSuspended: attrgetter("account_id"),
+        PlaceHold: attrgetter("account_id"),
+        VoidHold: attrgetter("account_id"),
     },
 )

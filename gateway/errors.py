@@ -48,6 +48,7 @@ CODES: dict[str, tuple[int, str]] = {
 TITLES: dict[Reason, str] = {
     Reason.ACCOUNT_CLOSED: "The account is closed",
     Reason.ACCOUNT_FROZEN: "The account is frozen",
+    Reason.ACCOUNT_NOT_CLOSED: "The account is not closed",
     Reason.ACCOUNT_NOT_FOUND: "There is no such account",
     Reason.BALANCE_LIMIT: "The balance would pass its limit",
     Reason.BALANCE_NOT_ZERO: "The account still holds or owes money",
@@ -57,6 +58,9 @@ TITLES: dict[Reason, str] = {
     Reason.CURRENCY_UNKNOWN: "This is no ISO 4217 currency",
     Reason.DAILY_LIMIT: "The daily limit would be passed",
     Reason.DEADLINE_PASSED: "The transaction could not be carried out in time",
+    Reason.HOLD_EXCEEDED: "This is more than is held",
+    Reason.HOLD_NOT_FOUND: "There is no such hold",
+    Reason.HOLD_NOT_OPEN: "The hold has ended",
     Reason.INSUFFICIENT_FUNDS: "There is not enough money on the account",
     Reason.INVALID_COMMAND: "The service could not accept this",
     Reason.IN_FLIGHT: "Money is still under way",

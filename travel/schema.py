@@ -19,6 +19,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from domain.account import Account, Leg
+from domain.holds import Hold
 from domain.ledger import SystemBalance
 from domain.notification import Notification
 from domain.payment import Payment
@@ -148,7 +149,7 @@ def _first(rest: str) -> str:
     return rest.split("/")[0]
 
 
-def _reviewed(rest: str) -> str:
+def _before_point(rest: str) -> str:
     return rest.rpartition(".")[0]
 
 
@@ -206,6 +207,15 @@ TABLES: tuple[Table, ...] = (
         key=("transaction_id", "side"),
         about="how a transaction stands with each of its accounts",
         aggregate=None,
+    ),
+    Table(
+        name="holds",
+        service="account",
+        row=Hold,
+        prefix="hold/",
+        key=("hold_id",),
+        about="amounts that were reserved, and what became of them",
+        aggregate=_before_point,
     ),
     Table(
         name="ledger",
@@ -277,7 +287,7 @@ TABLES: tuple[Table, ...] = (
         prefix="review/",
         key=("review_id",),
         about="what a person had to decide",
-        aggregate=_reviewed,
+        aggregate=_before_point,
     ),
     Table(
         name="blacklist",

@@ -446,7 +446,7 @@ def fund(bank: Bank, account_id: str, currency: str, amount_minor: int) -> Creat
     )
 
 
-def act(bank: Bank) -> None:
+def act(bank: Bank) -> None:  # noqa: C901 - a case an action
     """One thing that somebody does."""
     chance = bank.chance
     account_id = chance.choice(ACCOUNTS)
