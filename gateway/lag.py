@@ -2,7 +2,8 @@
 
     ends of the topics, now and a second ago and … --reached by the store's positions?--> seconds
 
-A store is as far behind as the newest ends that it has reached are old. At most the mark of one
+A store is as far behind as the newest ends that it has reached are old. One that does not answer
+here is late until it does: no read finds that out by waiting for it. At most the mark of one
 Kafka transaction, which no consumer is given, lies between a store and the end that it has reached.
 """
 
@@ -61,7 +62,7 @@ class Lag:
             await asyncio.wait([self._task], timeout=CLOSE_S)
 
     def is_late(self, store: str) -> bool:
-        """True while a store is more than LATE_S behind. One that can't be asked keeps its last."""
+        """True while a store is more than LATE_S behind, or does not say where it is."""
         return store in self._late
 
     async def _run(self) -> None:
@@ -82,6 +83,7 @@ class Lag:
                 self._checked.add(store.name)
             positions = await store.positions()
         except Unavailable:
+            self._late.add(store.name)  # or a read would wait for it, again and again
             return
         except OtherSchema as exc:
             self._rarely.warn(store.name, f"{store.name} is asked last: {exc}")

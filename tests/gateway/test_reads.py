@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -160,6 +161,30 @@ async def test_with_a_store_away_another_answers_and_money_moves(
     }
     listed = await until_from(alice, "/api/transactions", transactions)
     assert paid.json["transaction_id"] in [one["transaction_id"] for one in listed.json["items"]]
+
+
+async def test_reads_do_not_wait_for_a_store_that_is_known_to_be_away(
+    stored: Stored, people: Town
+) -> None:
+    alice, first, second = await funded(people)
+    paid = await changed(alice, first, second)
+    path = paid.headers["Location"]
+    await until_from(alice, path, "mongodb")
+    stored.away("mongodb")
+
+    async def quick_for_a_while() -> bool:
+        """A read that asks it waits a second; one that was silent is asked again each second."""
+        end_s = time.monotonic() + 2.5
+        while time.monotonic() < end_s:
+            started_s = time.monotonic()
+            assert source(await alice.get(path)) in ("mysql", "tables")
+            if time.monotonic() - started_s > 0.7:
+                return False
+        return True
+
+    await until(quick_for_a_while, "no read waits for it", 15)
+    stored.back()
+    await until_from(alice, path, "mongodb")
 
 
 async def test_redis_that_was_killed_is_used_again(stored: Stored, people: Town) -> None:
