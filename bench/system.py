@@ -142,27 +142,11 @@ class System:
 
     def start_gateway(self) -> tuple[str, dict[str, str]]:
         """Start a gateway and register an administrator: its URL and the log-in body."""
-        (port,) = free_ports(1)
+        url, self.gateway = self.serve()
         admin = {"email": "admin@bench.example", "password": "a-password-of-the-bench"}
-        environment = {
-            **self.environment("gateway"),
-            "STREAMBANK_GATEWAY_PORT": str(port),
-            "STREAMBANK_ADMIN_PASSWORD": admin["password"],
-        }
-        with (self.directory / "gateway.log").open("ab") as out:
-            command = [sys.executable, "pipeline.py", "gateway"]
-            self.gateway = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 60
-        while not answers(f"{url}/readiness"):
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"gateway: {(self.directory / 'gateway.log').read_text()[-2000:]}"
-                )
-            time.sleep(0.1)
         made = subprocess.run(
             [sys.executable, "pipeline.py", "create-admin", "--email", admin["email"]],
-            env=environment,
+            env={**self.environment("gateway"), "STREAMBANK_ADMIN_PASSWORD": admin["password"]},
             capture_output=True,
             text=True,
             check=False,
@@ -170,6 +154,23 @@ class System:
         if made.returncode:
             raise RuntimeError(made.stderr)
         return url, admin
+
+    def serve(self) -> tuple[str, Any]:
+        """One more gateway, which answers, and its process."""
+        (port,) = free_ports(1)
+        environment = {**self.environment("gateway"), "STREAMBANK_GATEWAY_PORT": str(port)}
+        log = self.directory / f"gateway-{port}.log"
+        with log.open("ab") as out:
+            command = [sys.executable, "pipeline.py", "gateway"]
+            process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        while not answers(f"{url}/readiness"):
+            if time.monotonic() > deadline:
+                process.kill()
+                raise TimeoutError(f"gateway: {log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        return url, process
 
     def cpu_s(self) -> float:
         """CPU seconds that all workers have used so far."""
