@@ -3,7 +3,7 @@
     ends of the topics, now and a second ago and … --reached by the store's positions?--> seconds
 
 A store is as far behind as the newest ends that it has reached are old. One that does not answer
-here is late until it does: no read finds that out by waiting for it. At most the mark of one
+here is late until it does, so that only the first reads find that out by waiting for it. At most the mark of one
 Kafka transaction, which no consumer is given, lies between a store and the end that it has reached.
 """
 
