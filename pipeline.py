@@ -5,6 +5,7 @@
                                          +---- routed facts -+        (topics/subscriptions.py)
     worker perform   requested effects -> the world -> results in <service>.inbox
     worker relay     <service>.events -> inboxes off the money path
+    worker observe   <service>.events -> digests for audit, points for analytics
     worker projections   changelogs, <service>.events -> MySQL, MongoDB: read models
 
 Each service is one Faust app, its id its consumer group, with its own table; any set of them runs
@@ -31,7 +32,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 
 import logs
-from agents import account, notification, payment, rail, risk, transaction, user
+from agents import account, analytics, audit, notification, payment, rail, risk, transaction, user
+from agents.observe import Observe
 from agents.perform import Perform
 from agents.project import Lost, Project, Written
 from agents.recent import Recent
@@ -42,6 +44,7 @@ from agents.wiring import Wiring
 from agents.worker import CannotStart, Workers
 from domain.services import DECIDERS
 from domain.user import RegisterUser, Role, UserCommandRefused, UserRegistered
+from proof import chain
 from proof import stores as stores_proof
 from proof.fold import expected
 from proof.positions import status
@@ -60,10 +63,12 @@ from streaming import App, DriverConfig, DriverError
 from topics import apply as topics_apply
 from topics.catalog import SCHEMAS, TOPICS, Installation, Kind
 from topics.schema_log import SchemaLog
+from travel import export
 from travel.errors import BadMoment, Refused, TooLarge
-from travel.moments import past, place
+from travel.moments import moment, past, place
 from travel.printed import csv_text, table
 from travel.replay import Replay
+from travel.snapshot import Source
 from travel.sql import Limits
 from travel.sql import run as run_query
 from travel.timeline import Timeline, document, lines
@@ -82,16 +87,19 @@ SERVICES: dict[str, Service] = {
         transaction.SERVICE,
         payment.SERVICE,
         notification.SERVICE,
+        audit.SERVICE,
+        analytics.SERVICE,
         risk.SERVICE,
     )
 }
-PERFORM, RELAY = "perform", "relay"
+PERFORM, RELAY, OBSERVE = "perform", "relay", "observe"
 PROJECTIONS = {f"project-{name}": name for name in STORES}
-RUNNABLE = (*SERVICES, PERFORM, RELAY, *PROJECTIONS)
+RUNNABLE = (*SERVICES, PERFORM, RELAY, OBSERVE, *PROJECTIONS)
 # `all` moves money; projections, for which nobody waits, are better off in a process of their own
-ALL, PROJECTORS = (*SERVICES, PERFORM, RELAY), "projections"
+ALL, PROJECTORS = (*SERVICES, PERFORM, RELAY, OBSERVE), "projections"
 BROKER_S = 5.0  # for the broker's first answer
-GATHER_S = {RELAY: 0.2, "notification": 0.2}  # nobody waits for them: fewer, larger transactions
+# nobody waits for them: fewer, larger transactions
+GATHER_S = {RELAY: 0.2, "notification": 0.2, OBSERVE: 0.5, "audit": 0.2, "analytics": 0.2}
 
 
 def build(settings: Settings, services: Sequence[str]) -> Workers:
@@ -121,6 +129,8 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
             )
         elif name == RELAY:
             workers.relay = Relay(_app(settings, RELAY), DECIDERS, codec, where, recent)
+        elif name == OBSERVE:
+            workers.observe = Observe(_app(settings, OBSERVE), codec, where, recent)
         else:
             app = _app(settings, name)
             workers.shells[name] = Shell(app, SERVICES[name], codec, where, recent)
@@ -314,6 +324,80 @@ async def _verify_stores(settings: Settings, codec: Codec) -> bool:
         for store in there.values():
             await store.close()
     return right
+
+
+def audit_(settings: Settings, options: argparse.Namespace) -> int:
+    """1 when something was changed, is missing, was added or changed places."""
+    if options.action == "check":
+        with _opened(options.file) as lines:
+            return _checked(export.check(lines, settings.audit_key))
+    _reach_broker(settings)
+    where, reader = Source.of(settings), Reader(settings.kafka)
+    try:
+        if options.action == "verify":
+            return _audit_verify(settings, options, where, reader)
+        if options.action == "checkpoint":
+            return _audit_checkpoint(settings, where, reader)
+        times = (options.from_, options.to)
+        from_ms, to_ms = (None if text is None else moment(text) for text in times)
+        asked = export.Asked(
+            entity=options.entity, actor=options.actor, from_ms=from_ms, to_ms=to_ms
+        )
+        with options.file.open("wb") as file:
+            for line in export.export(where, reader, asked, settings.audit_key):
+                file.write(line)
+        _show(f"{options.file} is written")
+        return 0
+    finally:
+        reader.close()
+
+
+def _opened(file: Path) -> Any:
+    if not file.is_file():
+        raise CannotStart(f"there is no file {file}")
+    return file.open("rb")
+
+
+def _checked(done: export.Checked) -> int:
+    for wrong in done.wrong[:20]:
+        _show(f"WRONG {wrong}")
+    _show(f"{done.entries:,} entries and {done.digests:,} digests of {done.chains} chains")
+    _show(f"{len(done.wrong):,} things are wrong" if done.wrong else "all as it should be")
+    return 1 if done.wrong else 0
+
+
+def _audit_verify(
+    settings: Settings, options: argparse.Namespace, where: Source, reader: Reader
+) -> int:
+    kept = None
+    if options.anchor is not None:
+        with _opened(options.anchor) as file:
+            kept = export.anchored(file.read(), settings.audit_key)
+    from_ms = None if options.from_ is None else moment(options.from_)
+    installed = where.installation
+    done = chain.verify(
+        reader, installed.namespace, where.codec, installed.partitions, from_ms, _tell, kept
+    )
+    for finding in done.findings[:20]:
+        _show(str(finding))
+    if done.found > 20:
+        _show(f"and {done.found - 20:,} more")
+    _show(
+        f"{done.entries:,} entries of {done.chains} chains computed again, "
+        f"{done.checkpoints:,} checkpoints, {done.waiting:,} records not chained yet"
+    )
+    if not done.found:
+        _show("all as it should be")
+    return 1 if done.found else 0
+
+
+def _audit_checkpoint(settings: Settings, where: Source, reader: Reader) -> int:
+    installed = where.installation
+    log = chain.audit_log(reader, installed.namespace, where.codec, installed.partitions)
+    if not log.checkpoints:
+        raise LookupError("there is no checkpoint yet: the first is taken a minute after an event")
+    _show(orjson.dumps(export.anchor(log.checkpoints[-1], settings.audit_key)).decode())
+    return 0
 
 
 def replay(settings: Settings, options: argparse.Namespace) -> int:
@@ -620,6 +704,26 @@ def _parser() -> argparse.ArgumentParser:
     add_verify.add_argument(
         "--service", action="append", metavar="SERVICE", help="only this one (may be repeated)"
     )
+
+    add_audit = add("audit", audit_, "verify the chains of hashes, export them, check an export")
+    doing = add_audit.add_subparsers(required=True, dest="action", metavar="ACTION")
+    about = "compute all chains again from the event topics; names what does not fit, exit 1"
+    add_one = doing.add_parser("verify", help=about, description=about)
+    after = "trust what was before the last checkpoint before this time (RFC 3339)"
+    add_one.add_argument("--from", dest="from_", metavar="TIME", help=after)
+    add_one.add_argument("--anchor", type=Path, metavar="FILE", help="a checkpoint kept elsewhere")
+    about = "print the last checkpoint, to be kept elsewhere"
+    doing.add_parser("checkpoint", help=about, description=about)
+    about = "write entries with their proof into a file, NDJSON"
+    add_one = doing.add_parser("export", help=about, description=about)
+    add_one.add_argument("file", type=Path, metavar="FILE")
+    add_one.add_argument("--from", dest="from_", metavar="TIME", help="RFC 3339")
+    add_one.add_argument("--to", metavar="TIME", help="RFC 3339, excluded")
+    add_one.add_argument("--entity", metavar="ID", help="only this aggregate")
+    add_one.add_argument("--actor", metavar="ID", help="only what this user caused")
+    about = "compute an export's links again, without a broker"
+    add_one = doing.add_parser("check", help=about, description=about)
+    add_one.add_argument("file", type=Path, metavar="FILE")
 
     add_replay = add("replay", replay, "rebuild a service's tables from its events, to any time")
     add_replay.add_argument("service", metavar="SERVICE", help=", ".join(SERVICES))

@@ -135,6 +135,9 @@ class Settings:
     internal_token: str = _setting(
         "development-only-internal-token", "lets the gateway read workers' tables", secret=True
     )
+    audit_key: str = _setting(
+        "", "signs checkpoints and exports of audit (HMAC-SHA256); empty: unsigned", secret=True
+    )
     admin_email: str = _setting("admin@streambank.example", "of the first admin (`create-admin`)")
     admin_password: str = _setting("", "of the first admin (`create-admin`)", secret=True)
 

@@ -21,8 +21,17 @@ if TYPE_CHECKING:
 
 Headers: TypeAlias = list[tuple[str, bytes]]
 
-SERVICES = ("user", "account", "transaction", "payment", "notification", "risk")
-OURS = frozenset(f"/{name}".encode() for name in (*SERVICES, "perform"))
+SERVICES = (
+    "user",
+    "account",
+    "transaction",
+    "payment",
+    "notification",
+    "audit",
+    "analytics",
+    "risk",
+)
+OURS = frozenset(f"/{name}".encode() for name in (*SERVICES, "perform", "observe"))
 # what a message hands on to all that is said about it; `origin`: the client's address and request id
 CARRIED = ("traceparent", "correlation_id", "actor", "origin")
 # what the copy of a fact in an inbox has; the rest is told once, by the fact in `<service>.events`

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from agents.envelope import Envelope, Headers, Input, dead_headers, running
 from agents.watched import Watched, weigh
 from domain.account import CreditsGathered
+from domain.analytics import PointsRead
+from domain.audit import RecordsRead
 from domain.decider import Decider, Tick, handle
 from domain.ledger import SystemBalance
 from logs import context, trace_id
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INNER = (Tick, CreditsGathered)  # what only the shells themselves say
+INNER = (Tick, CreditsGathered, RecordsRead, PointsRead)  # what only the shells themselves say
 GATHER_LIMIT = 1_000  # parts of one message
 
 

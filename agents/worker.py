@@ -22,6 +22,7 @@ from aiohttp import web
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from agents.observe import Observe
 from agents.operations import Check, Operations, disk, polled
 from agents.perform import Perform
 from agents.project import Project
@@ -50,19 +51,20 @@ class Workers:
     settings: Settings
     shells: dict[str, Shell] = field(default_factory=dict)
     relay: Relay | None = None
+    observe: Observe | None = None
     perform: Perform | None = None
     projects: dict[str, Project] = field(default_factory=dict)  # by what runs them is called
 
     @property
     def apps(self) -> list[Any]:
         """The Faust apps, each with an event loop's share of its own."""
-        relay = [self.relay.app] if self.relay else []
-        return [*(shell.app for shell in self.shells.values()), *relay]
+        others = [part.app for part in (self.relay, self.observe) if part]
+        return [*(shell.app for shell in self.shells.values()), *others]
 
     @property
     def names(self) -> list[str]:
         """The services that run here."""
-        others = {"perform": self.perform, "relay": self.relay}
+        others = {"perform": self.perform, "relay": self.relay, "observe": self.observe}
         return [*self.shells, *(name for name, runs in others.items() if runs), *self.projects]
 
     @property
@@ -96,13 +98,18 @@ class Workers:
         found += [
             polled(name, shell.last_poll_s, shell.ready) for name, shell in self.shells.items()
         ]
-        if self.relay is not None:
-            consumer = self.relay.app.consumer
-            found.append(polled("relay", lambda: consumer.last_poll_s, lambda: consumer.ready))
+        for name, part in (("relay", self.relay), ("observe", self.observe)):
+            if part is not None:
+                found.append(_reading(name, part.app.consumer))
         if (perform := self.perform) is not None:
             found.append(polled("perform", lambda: perform.last_poll_s, lambda: perform.ready))
         found += [Check(name=name, problem=one.problem) for name, one in self.projects.items()]
         return tuple(found)
+
+
+def _reading(name: str, consumer: Any) -> Check:
+    """An app without a table."""
+    return polled(name, lambda: consumer.last_poll_s, lambda: consumer.ready)
 
 
 class Broker:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from domain.account import ACCOUNT
+from domain.analytics import ANALYTICS
+from domain.audit import AUDIT
 from domain.notification import NOTIFICATION
 from domain.payment import PAYMENT
 from domain.risk import RISK
@@ -16,5 +18,5 @@ if TYPE_CHECKING:
 
 DECIDERS: dict[str, Decider] = {
     decider.service: decider
-    for decider in (USER, ACCOUNT, TRANSACTION, PAYMENT, NOTIFICATION, RISK)
+    for decider in (USER, ACCOUNT, TRANSACTION, PAYMENT, NOTIFICATION, AUDIT, ANALYTICS, RISK)
 }

@@ -79,6 +79,15 @@ class Reader:
         )
         return low, high
 
+    def offset_at(self, topic: str, partition: int, at_ms: int | None) -> int:
+        """An offset before which no record is as late as this time; the first one without a time."""
+        low, high = self.bounds(topic, partition)
+        if at_ms is None:
+            return low
+        asked = [TopicPartition(topic, partition, at_ms)]
+        found: int = self._consumer.offsets_for_times(asked, self._timeout_s())[0].offset
+        return high if found < 0 else max(low, found)
+
     def _timeout_s(self) -> float:
         """How long one question may take."""
         left_s = self._deadline_s - time.monotonic()

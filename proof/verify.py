@@ -40,7 +40,16 @@ if TYPE_CHECKING:
     from domain.saga import Posting
 
 FINAL = (TransactionCompleted, TransactionFailed, TransactionCancelled)
-ORDER = ("transaction", "risk", "payment", "notification", "user", "account")  # of the cuts
+ORDER = (
+    "transaction",
+    "risk",
+    "payment",
+    "notification",
+    "audit",
+    "analytics",
+    "user",
+    "account",
+)  # of the cuts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

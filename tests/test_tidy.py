@@ -62,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     "deploy": {"settings"},
 }
 PURE_STDLIB = {
+    "base64",
     "__future__",
     "bisect",
     "collections",

@@ -25,7 +25,7 @@ TOMBSTONE_MS = 30 * DAY_MS
 # a dead letter is the record that died and some headers more
 DEAD_BYTES = 2 << 20
 
-RELAY = "relay"  # the app of agents/relay.py
+RELAY, OBSERVE = "relay", "observe"  # the apps of agents/relay.py and observe.py
 SCHEMAS = "schemas"
 
 
@@ -120,8 +120,16 @@ TOPICS: tuple[Topic, ...] = (
     ),
     Topic(name=RAIL, kind=Kind.EFFECTS, key="transaction_id", writer="payment"),
     Topic(name=LOG, kind=Kind.LOG, key="user_id", writer="notification"),
-    Topic(name=f"{RELAY}-positions-changelog", kind=Kind.CHANGELOG, key="position", writer=RELAY),
-    Topic(name=f"{RELAY}.dead", kind=Kind.DEAD, key="as it was", writer=RELAY),
+    *(
+        topic
+        for app in (RELAY, OBSERVE)
+        for topic in (
+            Topic(
+                name=f"{app}-positions-changelog", kind=Kind.CHANGELOG, key="position", writer=app
+            ),
+            Topic(name=f"{app}.dead", kind=Kind.DEAD, key="as it was", writer=app),
+        )
+    ),
     Topic(
         name=SCHEMAS,
         kind=Kind.SCHEMAS,

@@ -17,6 +17,7 @@ from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 from domain.account import AccountOpened, CreditsGathered, SourceLeg
+from domain.audit import HeadTold
 from domain.notification import NotificationRequested
 from domain.risk import BlacklistEntryAdded, BlacklistEntryRemoved
 from domain.saga import (
@@ -87,6 +88,7 @@ TRANSACTION = "transaction.inbox"
 PAYMENT = "payment.inbox"
 NOTIFICATION = "notification.inbox"
 RISK = "risk.inbox"
+AUDIT = "audit.inbox"
 RAIL = "rail.inbox"  # read by agents/perform.py, which answers with RailAnswered
 LOG = "notification.log"  # where notifications are delivered for now
 
@@ -217,6 +219,7 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
     _on(AddressReserved, USER, "user_id"),
     _on(AccountOpened, USER, "user_id"),
     _on(NotificationRequested, LOG, "user_id"),
+    _on(HeadTold, AUDIT, "checkpoint_id"),
     _relayed(TransactionCompleted, NOTIFICATION, OWNER),
     _relayed(TransactionFailed, NOTIFICATION, OWNER),
 )

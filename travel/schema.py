@@ -19,6 +19,8 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from domain.account import Account, Leg
+from domain.analytics import Behaviour, Clock, Counted, UserDay, Window
+from domain.audit import Chain, Heads
 from domain.holds import Hold
 from domain.ledger import SystemBalance
 from domain.notification import Notification
@@ -139,7 +141,8 @@ def _sql(name: str, hint: Any) -> str:
     if hint is str or (isinstance(hint, type) and issubclass(hint, StrEnum)):
         return "VARCHAR"
     if get_origin(hint) is dict:
-        return f"MAP(VARCHAR, {_sql('', get_args(hint)[1])})"
+        inner = _sql("", get_args(hint)[1])
+        return "JSON" if inner == "JSON" else f"MAP(VARCHAR, {inner})"
     if get_origin(hint) is tuple and (inner := _sql("", get_args(hint)[0])) != "JSON":
         return f"{inner}[]"
     return "JSON"
@@ -251,6 +254,69 @@ TABLES: tuple[Table, ...] = (
         prefix="notification/",
         key=("notification_id",),
         about="what users were told",
+        aggregate=None,
+    ),
+    Table(
+        name="audit_chains",
+        service="audit",
+        row=Chain,
+        prefix="chain/",
+        key=("chain",),
+        about="where the chain of each event topic's partition stands",
+        aggregate=_first,
+    ),
+    Table(
+        name="audit_heads",
+        service="audit",
+        row=Heads,
+        prefix="heads/",
+        key=("checkpoint_id",),
+        about="the heads of all chains, and the last checkpoint",
+        aggregate=_first,
+    ),
+    Table(
+        name="analytics_windows",
+        service="analytics",
+        row=Window,
+        prefix="window/",
+        key=("interval", "start", "share"),
+        about="what ended in a minute, an hour or a day: each partition's share, so sum them",
+        aggregate=None,
+    ),
+    Table(
+        name="analytics_user_days",
+        service="analytics",
+        row=UserDay,
+        prefix="user-day/",
+        key=("start", "user_id"),
+        about="what ended in a day of a user's transactions",
+        aggregate=None,
+    ),
+    Table(
+        name="analytics_behaviours",
+        service="analytics",
+        row=Behaviour,
+        prefix="behaviour/",
+        key=("user_id",),
+        about="all that a user ever ordered, and at which hours of the day (UTC)",
+        aggregate=None,
+    ),
+    Table(
+        name="analytics_counted",
+        service="analytics",
+        row=Counted,
+        prefix="counted/",
+        key=("source",),
+        about="up to where each partition of `transaction.events` is counted",
+        aggregate=None,
+    ),
+    Table(
+        name="analytics_clocks",
+        service="analytics",
+        row=Clock,
+        prefix="clock/",
+        key=("counting",),
+        about="the latest transaction counted, by which windows close",
         aggregate=None,
     ),
     Table(

@@ -6,6 +6,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from agents.account import SERVICE as ACCOUNT
+from agents.analytics import SERVICE as ANALYTICS
+from agents.audit import SERVICE as AUDIT
 from agents.envelope import Input
 from agents.notification import SERVICE as NOTIFICATION
 from agents.payment import SERVICE as PAYMENT
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 PARTITIONS = 3
 START_MS = 1_800_000_000_000
 SERVICES: dict[str, Service] = {
-    s.name: s for s in (USER, ACCOUNT, TRANSACTION, PAYMENT, NOTIFICATION, RISK)
+    s.name: s for s in (USER, ACCOUNT, TRANSACTION, PAYMENT, NOTIFICATION, AUDIT, ANALYTICS, RISK)
 }
 
 
