@@ -48,6 +48,7 @@ from domain.holds import (
 )
 from domain.ledger import (
     CLEARING,
+    FEES,
     SUSPENSE,
     SYSTEM_ACCOUNTS,
     WORLD,
@@ -78,6 +79,9 @@ from domain.saga import (
     RefundProcessed,
     RiskApproved,
     Step,
+    credited_minor,
+    debited_minor,
+    fee_of,
     traced,
 )
 
@@ -382,7 +386,8 @@ def decide(  # noqa: C901 - a case a message
         case PaymentProcessed():
             if message.order.destination_account_id is None:
                 return _settle(rows, message, at_ms)
-            return _credit(rows, message, CLEARING, message.balances, at_ms)
+            origin = WORLD if message.order.source_account_id is None else CLEARING
+            return _credit(rows, message, origin, message.balances, at_ms)
         case PaymentFailed() | CreditRefused() | RefundProcessed():
             return _put_back(rows, message, at_ms)
         case RefundFailed():
@@ -426,7 +431,7 @@ def _debit(rows: Rows, fact: RiskApproved, at_ms: int) -> Sequence[Event]:
         if (reason := holds.uncapturable(hold, order)) is not None or hold is None:
             return _refuse_debit(fact, reason or Reason.HOLD_NOT_FOUND, at_ms)
         available_minor += hold.amount_minor
-    if available_minor < order.amount_minor:
+    if available_minor < debited_minor(order):
         return _refuse_debit(fact, Reason.INSUFFICIENT_FUNDS, at_ms)
     steps = traced(fact.steps, "debit", SERVICE, "debited", at_ms)
     if order.rail is Rail.BOOK:  # our own books pay at once: no hop, but a step of the trace
@@ -434,12 +439,45 @@ def _debit(rows: Rows, fact: RiskApproved, at_ms: int) -> Sequence[Event]:
     return (
         AccountDebited(
             order=order,
-            postings=move(order.currency, order.amount_minor, account.account_id, CLEARING),
-            balances=(_moved(account, order.currency, -order.amount_minor),),
+            postings=_out(order, account.account_id),
+            balances=(_moved(account, order.currency, -debited_minor(order)),),
             at_ms=at_ms,
             steps=steps,
         ),
     )
+
+
+def _out(order: Order, account_id: str) -> tuple[Posting, ...]:
+    """From the source to whoever is on the other side, and what it costs to the fees."""
+    into = WORLD if _ends_with_the_debit(order) else CLEARING
+    postings = move(order.currency, order.amount_minor, account_id, into)
+    fee_minor = fee_of(order)
+    if fee_minor <= 0:
+        return postings
+    return (*postings, *move(order.currency, fee_minor, account_id, FEES))
+
+
+def _back(order: Order, origin: str, account_id: str) -> tuple[Posting, ...]:
+    """The opposite of `_out`; the amount waits in `origin` by now."""
+    postings = move(order.currency, order.amount_minor, origin, account_id)
+    fee_minor = fee_of(order)
+    if fee_minor <= 0:
+        return postings
+    return (*postings, *move(order.currency, fee_minor, FEES, account_id))
+
+
+def _into(order: Order, origin: str, account_id: str) -> tuple[Posting, ...]:
+    """To the destination, and a fee that comes back with it."""
+    postings = move(order.currency, order.amount_minor, origin, account_id)
+    fee_minor = -fee_of(order)
+    if fee_minor <= 0:
+        return postings
+    return (*postings, *move(order.currency, fee_minor, FEES, account_id))
+
+
+def _ends_with_the_debit(order: Order) -> bool:
+    """True for money that leaves the bank by the book: nobody is credited, no rail is asked."""
+    return order.destination_account_id is None and order.rail is Rail.BOOK
 
 
 def _credit(
@@ -461,13 +499,13 @@ def _credit(
         return _refuse_credit(fact, Reason.ACCOUNT_NOT_FOUND, balances, at_ms)
     if (reason := account.unusable(order.currency)) is not None:
         return _refuse_credit(fact, reason, balances, at_ms)
-    if account.balances[order.currency] + order.amount_minor > BALANCE_LIMIT_MINOR:
+    if account.balances[order.currency] + credited_minor(order) > BALANCE_LIMIT_MINOR:
         return _refuse_credit(fact, Reason.BALANCE_LIMIT, balances, at_ms)
     return (
         AccountCredited(
             order=order,
-            postings=move(order.currency, order.amount_minor, origin, account.account_id),
-            balances=(*balances, _moved(account, order.currency, order.amount_minor)),
+            postings=_into(order, origin, account.account_id),
+            balances=(*balances, _moved(account, order.currency, credited_minor(order))),
             at_ms=at_ms,
             steps=traced(fact.steps, "credit", SERVICE, "credited", at_ms),
         ),
@@ -516,8 +554,8 @@ def _reverse(
         DebitReversed(
             order=order,
             reason=reason,
-            postings=move(order.currency, order.amount_minor, origin, account.account_id),
-            balances=(_moved(account, order.currency, order.amount_minor),),
+            postings=_back(order, origin, account.account_id),
+            balances=(_moved(account, order.currency, debited_minor(order)),),
             at_ms=at_ms,
             steps=traced(steps, "debit", SERVICE, "reversed", at_ms),
         ),
@@ -758,6 +796,8 @@ def _refuse_credit(
 
 def evolve(rows: Rows, event: Event) -> Changes:  # noqa: C901 - a case an event
     match event:
+        case AccountDebited() if _ends_with_the_debit(event.order):
+            return _posted(rows, event, Side.SOURCE, LegState.SETTLED, 0)
         case AccountDebited():
             return _debited(rows, event)
         case AccountCredited():

@@ -37,6 +37,7 @@ from domain.decider import (
 from domain.saga import (
     Order,
     Reason,
+    ReversalGranted,
     ReviewRequested,
     RiskApproved,
     RiskDeclined,
@@ -44,6 +45,7 @@ from domain.saga import (
     TransactionCancelled,
     TransactionCreated,
     TransactionFailed,
+    debited_minor,
     traced,
 )
 from domain.transaction import DEADLINE_LIMIT_S
@@ -248,6 +250,7 @@ class Blacklisted:
 
 Message: TypeAlias = (
     TransactionCreated
+    | ReversalGranted
     | TransactionFailed
     | TransactionCancelled
     | DecideReview
@@ -300,7 +303,7 @@ def daily_limit(case: Case) -> Finding | None:
     order = case.order
     key = _reserve_key(bank_day(order.created_ms), order.currency)
     reserved_minor = case.owner.reserved.get(key, 0) if case.owner else 0
-    if reserved_minor + order.amount_minor <= DAILY_LIMIT_MINOR:
+    if reserved_minor + debited_minor(order) <= DAILY_LIMIT_MINOR:
         return None
     return Finding(rule="daily_limit", points=100, reason=Reason.DAILY_LIMIT)
 
@@ -333,7 +336,7 @@ def findings(case: Case) -> list[Finding]:
 
 def decide(rows: Rows, message: Message, at_ms: int) -> Sequence[Event]:
     match message:
-        case TransactionCreated():
+        case TransactionCreated() | ReversalGranted():
             return _score(rows, message, at_ms)
         case TransactionFailed() | TransactionCancelled():
             return _release(rows, message.order, at_ms)
@@ -363,7 +366,7 @@ def decide(rows: Rows, message: Message, at_ms: int) -> Sequence[Event]:
             assert_never(message)
 
 
-def _score(rows: Rows, fact: TransactionCreated, at_ms: int) -> Sequence[Event]:
+def _score(rows: Rows, fact: TransactionCreated | ReversalGranted, at_ms: int) -> Sequence[Event]:
     order = fact.order
     if score_key(order.transaction_id) in rows:
         return ()
@@ -522,7 +525,7 @@ def _refuse(command: DecideReview, reason: Reason, at_ms: int) -> Sequence[Event
 def evolve(rows: Rows, event: Event) -> Changes:
     match event:
         case RiskApproved():
-            reserved_minor = 0 if event.order.privileged else event.order.amount_minor
+            reserved_minor = 0 if event.order.privileged else debited_minor(event.order)
             return _scored(rows, event, ScoreState.APPROVED, reserved_minor)
         case RiskDeclined():
             return _scored(rows, event, ScoreState.DECLINED, 0)
@@ -697,7 +700,7 @@ def _blacklist_keys(order: Order) -> list[RowKey]:
 
 def keys(message: Message | Event) -> Sequence[RowKey]:
     match message:
-        case TransactionCreated():
+        case TransactionCreated() | ReversalGranted():
             return (*_order_keys(message.order), *_blacklist_keys(message.order))
         case RiskApproved() | RiskDeclined():
             return (*_order_keys(message.order), expiry_key(message.at_ms))

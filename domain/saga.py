@@ -19,6 +19,9 @@ class TransactionType(StrEnum):
     DEPOSIT = "deposit"
     WITHDRAWAL = "withdrawal"
     CAPTURE = "capture"  # of a hold; without a destination it leaves by the rail
+    PAYMENT = "payment"  # for goods: its receiver may refund it
+    REFUND = "refund"  # by the receiver of a payment
+    REVERSAL = "reversal"  # by the bank
 
 
 class Rail(StrEnum):
@@ -35,6 +38,7 @@ class Reason(StrEnum):
     ACCOUNT_FROZEN = "ACCOUNT_FROZEN"
     ACCOUNT_NOT_CLOSED = "ACCOUNT_NOT_CLOSED"
     ACCOUNT_NOT_FOUND = "ACCOUNT_NOT_FOUND"
+    ALREADY_REVERSED = "ALREADY_REVERSED"
     BALANCE_LIMIT = "BALANCE_LIMIT"
     BALANCE_NOT_ZERO = "BALANCE_NOT_ZERO"
     BLACKLISTED = "BLACKLISTED"
@@ -54,7 +58,9 @@ class Reason(StrEnum):
     KYC_LEVEL_HELD = "KYC_LEVEL_HELD"
     KYC_NOT_PENDING = "KYC_NOT_PENDING"
     KYC_PENDING = "KYC_PENDING"
+    NOT_COMPLETED = "NOT_COMPLETED"
     NOT_OWNER = "NOT_OWNER"
+    NOT_REVERSIBLE = "NOT_REVERSIBLE"
     NOT_SUSPENDED = "NOT_SUSPENDED"
     OWN_CASE = "OWN_CASE"
     PAYMENT_DECLINED = "PAYMENT_DECLINED"
@@ -72,7 +78,9 @@ class Reason(StrEnum):
 class Terms:
     """What only some orders have. Who adds a member gives it a default: orders are kept for ever."""
 
-    fee_minor: int = 0  # debited beside the amount, in the order's currency, and posted to `fees`
+    # debited beside the amount, in the order's currency, and posted to `fees`; of a reversal
+    # negative: what comes back from there, credited beside the amount
+    fee_minor: int = 0
     destination_currency: str | None = None  # what an exchange credits
     destination_amount_minor: int | None = None  # known once the rate is fixed
     rate: str | None = None  # decimal: units of the destination's currency for one of the source's
@@ -104,9 +112,33 @@ class Order:
     terms: Terms | None = None
 
 
+def fee_of(order: Order) -> int:
+    """What the order costs beside its amount, minor units; negative: what it gives back."""
+    return order.terms.fee_minor if order.terms is not None else 0
+
+
+def debited_minor(order: Order) -> int:
+    """What the order takes from its source: amount and fee, minor units of its currency."""
+    return order.amount_minor + max(0, fee_of(order))
+
+
+def credited_minor(order: Order) -> int:
+    """What a destination of the same currency gets: the amount, and a fee that comes back."""
+    return order.amount_minor - min(0, fee_of(order))
+
+
+def undoes(order: Order) -> bool:
+    """True for an order that needs the grant of the transaction which it undoes, by the book."""
+    return (
+        order.terms is not None
+        and order.terms.original_transaction_id is not None
+        and order.rail is Rail.BOOK
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One line of the trace: validate, risk, review, debit, payment, credit, refund, complete."""
+    """One line of the trace: validate, grant, risk, review, debit, payment, credit, refund, complete."""
 
     step: str
     service: str
@@ -150,6 +182,25 @@ class TransactionCreated:
     reference: str
     metadata: dict[str, str]
     request_hash: str
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReversalGranted:
+    """transaction: the original grants that this order, and no other, puts its money back."""
+
+    order: Order
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReversalRefused:
+    """transaction: the original can't be undone, or is undone by another order."""
+
+    order: Order
+    reason: Reason
     at_ms: int
     steps: tuple[Step, ...]
 

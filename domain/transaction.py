@@ -1,8 +1,14 @@
-"""Transactions: an order, recorded until it has exactly one end.
+r"""Transactions: an order, recorded until it has exactly one end.
 
     (absent) --CreateTransaction--> PENDING --> COMPLETED | FAILED | CANCELLED
 
-Other services decide whether money moves; here is written down what was ordered and how it ended.
+Other services decide whether money moves; here is written down what was ordered, what it costs and
+how it ended. A reversal is an order of its own, opposite to a completed one, which is never edited:
+the original grants it, to one order at a time, before risk hears of it.
+
+    reversal --TransactionCreated--> original --ReversalGranted--> risk, and on as any order
+                                             \--ReversalRefused--> reversal: failed
+    reversal --TransactionFailed, TransactionCancelled--> original: ReversalReleased, may be undone again
 """
 
 from __future__ import annotations
@@ -26,8 +32,22 @@ from domain.decider import (
 )
 from domain.holds import account_of
 from domain.money import is_amount, is_currency
+from domain.prices import (
+    FREE,
+    PRICE_LIST,
+    PriceList,
+    PriceListApplied,
+    PriceListRefused,
+    PriceListSet,
+    SetPriceList,
+    apply_list,
+    fee_of,
+    listed,
+    set_list,
+)
 from domain.saga import (
     AccountCredited,
+    AccountDebited,
     Balance,
     CancelRequested,
     CancelTooLate,
@@ -38,6 +58,8 @@ from domain.saga import (
     PaymentProcessed,
     Rail,
     Reason,
+    ReversalGranted,
+    ReversalRefused,
     ReviewRequested,
     RiskDeclined,
     Step,
@@ -48,13 +70,26 @@ from domain.saga import (
     TransactionFailed,
     TransactionType,
     traced,
+    undoes,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 SERVICE = "transaction"
 DEADLINE_LIMIT_S = 24 * 3600
+UNDONE_BY: Mapping[TransactionType, frozenset[TransactionType]] = {
+    TransactionType.REVERSAL: frozenset(
+        {
+            TransactionType.TRANSFER,
+            TransactionType.DEPOSIT,
+            TransactionType.WITHDRAWAL,
+            TransactionType.PAYMENT,
+            TransactionType.CAPTURE,
+        }
+    ),
+    TransactionType.REFUND: frozenset({TransactionType.PAYMENT}),
+}
 
 
 class Status(StrEnum):
@@ -116,6 +151,15 @@ class TransactionHeld:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReversalReleased:
+    """The order that was to undo this transaction came to nothing; another one may."""
+
+    transaction_id: str  # of the original
+    reversal_id: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionsForgotten:
     """Final transactions left the table, their time being over: the due rows that said so."""
 
@@ -143,10 +187,25 @@ class Transaction:
     completed_ms: int | None  # set once final
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reversal:
+    """Row `reversal/<original's transaction_id>`, once something was to undo the original."""
+
+    reversal_id: str | None  # whom it is granted to; None: to nobody any more
+    at_ms: int
+
+
 Message: TypeAlias = (
     CreateTransaction
     | CancelTransaction
+    | SetPriceList
+    | PriceListSet
+    | TransactionCreated
+    | TransactionFailed
+    | TransactionCancelled
+    | ReversalRefused
     | AccountCredited
+    | AccountDebited
     | PaymentProcessed
     | RiskDeclined
     | ReviewRequested
@@ -162,19 +221,37 @@ Event: TypeAlias = (
     | Final
     | TransactionHeld
     | CancelRequested
+    | ReversalGranted
+    | ReversalRefused
+    | ReversalReleased
+    | PriceListSet
+    | PriceListApplied
+    | PriceListRefused
     | TransactionCommandRefused
     | TransactionsForgotten
 )
 
 
-def decide(rows: Rows, message: Message, at_ms: int) -> Sequence[Event]:
+def decide(  # noqa: C901 - a case a message
+    rows: Rows, message: Message, at_ms: int
+) -> Sequence[Event]:
     match message:
         case CreateTransaction():
             return _create(rows, message, at_ms)
-        case AccountCredited() | PaymentProcessed():
+        case AccountCredited() | PaymentProcessed() | AccountDebited():
             return _complete(rows, message, at_ms)
         case RiskDeclined() | DebitRefused() | CreditRefused() | DebitReversed():
             return _fail(rows, message, at_ms)
+        case TransactionCreated():
+            return _grant(rows, message, at_ms)
+        case ReversalRefused():
+            return _fail(rows, message, at_ms)
+        case TransactionFailed() | TransactionCancelled():
+            return _release(rows, message.order, at_ms)
+        case SetPriceList():
+            return set_list(rows, message, at_ms)
+        case PriceListSet():
+            return apply_list(rows, message, at_ms)
         case ReviewRequested():
             return _hold(rows, message, at_ms)
         case CancelTransaction():
@@ -194,11 +271,10 @@ def _create(rows: Rows, command: CreateTransaction, at_ms: int) -> Sequence[Even
         return ()
     if row is not None:
         return _refuse(command, Reason.IDEMPOTENCY_MISMATCH, command.request_hash, at_ms)
-    order = _order(command, at_ms)
     if (reason := _invalid(command)) is not None:
         return (
             TransactionFailed(
-                order=order,
+                order=_order(command, command.terms, at_ms),
                 request_hash=command.request_hash,
                 reason=reason,
                 balances=(),
@@ -208,7 +284,7 @@ def _create(rows: Rows, command: CreateTransaction, at_ms: int) -> Sequence[Even
         )
     return (
         TransactionCreated(
-            order=order,
+            order=_order(command, _terms(rows, command), at_ms),
             description=command.description,
             reference=command.reference,
             metadata=command.metadata,
@@ -219,21 +295,33 @@ def _create(rows: Rows, command: CreateTransaction, at_ms: int) -> Sequence[Even
     )
 
 
-def _order(command: CreateTransaction, at_ms: int) -> Order:
+def _terms(rows: Rows, command: CreateTransaction) -> Terms | None:
+    """What was ordered beside an amount, and what that costs; None where there is neither."""
+    if command.type in FREE:
+        return command.terms
+    fee_minor = fee_of(rows, command.type, command.currency, command.amount_minor)
+    if command.source_account_id is None:  # nothing to take it from
+        fee_minor = 0
+    if command.terms is None and not fee_minor:
+        return None
+    return replace(command.terms or Terms(), fee_minor=fee_minor)
+
+
+def _order(command: CreateTransaction, terms: Terms | None, at_ms: int) -> Order:
     return Order(
         transaction_id=command.transaction_id,
         type=command.type,
         amount_minor=command.amount_minor,
         currency=command.currency,
-        source_account_id=command.source_account_id,
-        destination_account_id=command.destination_account_id,
+        source_account_id=command.source_account_id or None,
+        destination_account_id=command.destination_account_id or None,
         owner_id=command.owner_id,
         actor_id=command.actor_id,
         privileged=command.privileged,
         rail=_rail(command),
         created_ms=at_ms,
         deadline_ms=at_ms + max(0, min(command.deadline_s, DEADLINE_LIMIT_S)) * 1000,
-        terms=command.terms,
+        terms=terms,
     )
 
 
@@ -242,9 +330,9 @@ def _rail(command: CreateTransaction) -> Rail:
     match command.type:
         case TransactionType.WITHDRAWAL:
             return Rail.EXTERNAL
-        case TransactionType.DEPOSIT:
+        case TransactionType.DEPOSIT | TransactionType.REFUND | TransactionType.REVERSAL:
             return Rail.BOOK
-        case TransactionType.TRANSFER:
+        case TransactionType.TRANSFER | TransactionType.PAYMENT:
             return command.rail
         case TransactionType.CAPTURE:
             return Rail.EXTERNAL if _goes_out(command) else command.rail
@@ -268,18 +356,42 @@ def _invalid(command: CreateTransaction) -> Reason | None:
         return Reason.INVALID_COMMAND
     if not 0 < command.deadline_s <= DEADLINE_LIMIT_S:
         return Reason.INVALID_COMMAND
+    if not _has_its_sides(command) or not command.owner_id:
+        return Reason.INVALID_COMMAND
+    return None if _has_its_terms(command) else Reason.INVALID_COMMAND
+
+
+def _has_its_sides(command: CreateTransaction) -> bool:
+    """Money leaves an account, or comes to one, or both, as the type says."""
     source, destination = command.source_account_id, command.destination_account_id
-    if bool(source) is not (command.type is not TransactionType.DEPOSIT):
-        return Reason.INVALID_COMMAND
-    if bool(destination) is _goes_out(command):
-        return Reason.INVALID_COMMAND
-    if source == destination or not command.owner_id:
-        return Reason.INVALID_COMMAND
+    if source == destination:
+        return False
+    match command.type:
+        case TransactionType.DEPOSIT:
+            return not source
+        case TransactionType.WITHDRAWAL:
+            return not destination
+        case TransactionType.TRANSFER | TransactionType.PAYMENT | TransactionType.REFUND:
+            return bool(source and destination)
+        case TransactionType.CAPTURE:
+            return bool(source)
+        case TransactionType.REVERSAL:
+            return True
+        case _:
+            assert_never(command.type)
+
+
+def _has_its_terms(command: CreateTransaction) -> bool:
+    """Nothing is said beyond amount and accounts, save what is captured or undone."""
+    terms = command.terms
     if command.type is TransactionType.CAPTURE:
-        return None if _names_its_hold(command) else Reason.INVALID_COMMAND
-    if command.terms is not None:
-        return Reason.INVALID_COMMAND  # none of the other types has any
-    return None
+        return _names_its_hold(command)
+    if command.type not in UNDONE_BY:
+        return terms is None
+    if terms is None or not terms.original_transaction_id:
+        return False
+    original_id, fee_minor = terms.original_transaction_id, terms.fee_minor
+    return terms == Terms(original_transaction_id=original_id, fee_minor=fee_minor)
 
 
 def _names_its_hold(command: CreateTransaction) -> bool:
@@ -290,7 +402,72 @@ def _names_its_hold(command: CreateTransaction) -> bool:
     return account_of(hold_id) == command.source_account_id
 
 
-def _complete(rows: Rows, fact: AccountCredited | PaymentProcessed, at_ms: int) -> Sequence[Event]:
+def _grant(rows: Rows, fact: TransactionCreated, at_ms: int) -> Sequence[Event]:
+    """The original decides, once: this order may undo it, or may not."""
+    order = fact.order
+    original_id = _original_id(order)
+    reversal: Reversal | None = rows.get(reversal_key(original_id))
+    if reversal is not None and reversal.reversal_id == order.transaction_id:
+        return ()
+    reason = _irreversible(rows.get(transaction_key(original_id)), reversal, order)
+    if reason is not None:
+        steps = traced(fact.steps, "grant", SERVICE, reason, at_ms)
+        return (ReversalRefused(order=order, reason=reason, at_ms=at_ms, steps=steps),)
+    steps = traced(fact.steps, "grant", SERVICE, "granted", at_ms)
+    return (ReversalGranted(order=order, at_ms=at_ms, steps=steps),)
+
+
+def _irreversible(
+    original: Transaction | None, reversal: Reversal | None, order: Order
+) -> Reason | None:
+    if original is None:
+        return Reason.TRANSACTION_NOT_FOUND
+    if original.status is not Status.COMPLETED:
+        return Reason.NOT_COMPLETED
+    if not is_reversible(original.order, order.type):
+        return Reason.NOT_REVERSIBLE
+    if reversal is not None and reversal.reversal_id is not None:
+        return Reason.ALREADY_REVERSED
+    return None if _is_opposite(order, original.order) else Reason.INVALID_COMMAND
+
+
+def is_reversible(original: Order, by: TransactionType) -> bool:
+    """True for what an order of type `by` may undo; what a provider moved only payment undoes."""
+    charged = original.terms is not None and original.terms.payment_method_id is not None
+    return not charged and original.type in UNDONE_BY[by]
+
+
+def returned_fee_minor(original: Order, by: TransactionType) -> int:
+    """What the bank gives back of the fee: all of it where it undoes the original itself."""
+    if by is TransactionType.REVERSAL and original.terms is not None:
+        return original.terms.fee_minor
+    return 0
+
+
+def _is_opposite(order: Order, original: Order) -> bool:
+    assert order.terms is not None
+    return (
+        order.source_account_id == original.destination_account_id
+        and order.destination_account_id == original.source_account_id
+        and order.amount_minor == original.amount_minor
+        and order.currency == original.currency
+        and -order.terms.fee_minor == returned_fee_minor(original, order.type)
+    )
+
+
+def _release(rows: Rows, order: Order, at_ms: int) -> Sequence[Event]:
+    original_id = _original_id(order)
+    reversal: Reversal | None = rows.get(reversal_key(original_id))
+    if reversal is None or reversal.reversal_id != order.transaction_id:
+        return ()
+    return (
+        ReversalReleased(transaction_id=original_id, reversal_id=order.transaction_id, at_ms=at_ms),
+    )
+
+
+def _complete(
+    rows: Rows, fact: AccountCredited | PaymentProcessed | AccountDebited, at_ms: int
+) -> Sequence[Event]:
     row = _pending(rows, fact.order)
     if row is None:
         return ()
@@ -306,7 +483,9 @@ def _complete(rows: Rows, fact: AccountCredited | PaymentProcessed, at_ms: int) 
 
 
 def _fail(
-    rows: Rows, fact: RiskDeclined | DebitRefused | CreditRefused | DebitReversed, at_ms: int
+    rows: Rows,
+    fact: ReversalRefused | RiskDeclined | DebitRefused | CreditRefused | DebitReversed,
+    at_ms: int,
 ) -> Sequence[Event]:
     row = _pending(rows, fact.order)
     if row is None:
@@ -410,7 +589,16 @@ def evolve(rows: Rows, event: Event) -> Changes:
             return _held(rows, event)
         case TransactionsForgotten():
             return forgotten(rows, event.due)
+        case ReversalGranted():
+            return _granted(rows, event)
+        case ReversalReleased():
+            row = Reversal(reversal_id=None, at_ms=event.at_ms)
+            return {reversal_key(event.transaction_id): row}
+        case PriceListSet() | PriceListApplied():
+            return listed(event)
         case CancelRequested() | TransactionCommandRefused():
+            return {}
+        case ReversalRefused() | PriceListRefused():
             return {}
         case _:
             assert_never(event)
@@ -473,8 +661,22 @@ def _held(rows: Rows, event: TransactionHeld) -> Changes:
     return {key: held}
 
 
+def _granted(rows: Rows, event: ReversalGranted) -> Changes:
+    """The grant, until the original is long forgotten; its leaving is asked for once."""
+    key = reversal_key(_original_id(event.order))
+    row = Reversal(reversal_id=event.order.transaction_id, at_ms=event.at_ms)
+    if key in rows:
+        return {key: row}
+    due, expiry = forget(rows, event.at_ms, key)
+    return {key: row, due: expiry}
+
+
 def transaction_key(transaction_id: str) -> RowKey:
     return f"transaction/{transaction_id}"
+
+
+def reversal_key(original_transaction_id: str) -> RowKey:
+    return f"reversal/{original_transaction_id}"
 
 
 def keys(message: Message | Event) -> Sequence[RowKey]:
@@ -483,17 +685,44 @@ def keys(message: Message | Event) -> Sequence[RowKey]:
             return tick_keys(message)
         case TransactionsForgotten():
             return message.due
+        case SetPriceList() | PriceListSet() | PriceListApplied() | PriceListRefused():
+            return (PRICE_LIST,)
+        case CreateTransaction():
+            return (transaction_key(message.transaction_id), PRICE_LIST)
         case TransactionCompleted() | TransactionFailed() | TransactionCancelled():
-            key = transaction_key(message.order.transaction_id)
-            return (key, expiry_key(message.at_ms))
+            return (*_keys_of(message.order), expiry_key(message.at_ms))
+        case TransactionCreated() | ReversalGranted() | ReversalRefused():
+            return (*_keys_of(message.order), expiry_key(message.at_ms))
+        case ReversalReleased():
+            return (reversal_key(message.transaction_id),)
         case _:
             return (transaction_key(_transaction_id(message)),)
 
 
+def _keys_of(order: Order) -> Sequence[RowKey]:
+    """Of an order that undoes another: both; one is mostly in another partition, and absent here."""
+    own = transaction_key(order.transaction_id)
+    if not undoes(order):
+        return (own,)
+    original_id = _original_id(order)
+    return (own, transaction_key(original_id), reversal_key(original_id))
+
+
 def aggregate_id(event: Event) -> str:
-    if isinstance(event, TransactionsForgotten):
-        return event.due[0]
-    return _transaction_id(event)
+    match event:
+        case TransactionsForgotten():
+            return event.due[0]
+        case PriceListSet() | PriceListApplied() | PriceListRefused():
+            return PRICE_LIST
+        case ReversalGranted() | ReversalRefused():
+            return _original_id(event.order)
+        case _:
+            return _transaction_id(event)
+
+
+def _original_id(order: Order) -> str:
+    assert order.terms is not None
+    return order.terms.original_transaction_id or ""
 
 
 def _transaction_id(message: Any) -> str:
@@ -505,7 +734,7 @@ TRANSACTION = Decider(
     service=SERVICE,
     messages=get_args(Message),
     events=get_args(Event),
-    rows=(Transaction, Expiry),
+    rows=(Transaction, Reversal, PriceList, Expiry),
     keys=keys,
     decide=decide,
     evolve=evolve,

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from domain.saga import TransactionType
+
 
 class Shown(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -109,7 +111,7 @@ class MovedBalance(Shown):
 
 class Transaction(Shown):
     transaction_id: str
-    type: Literal["transfer", "deposit", "withdrawal"]
+    type: Literal[tuple(kind.value for kind in TransactionType)]  # type: ignore[valid-type]
     status: Literal["pending", "completed", "failed", "cancelled"]
     reason: str | None
     amount: int
@@ -119,6 +121,8 @@ class Transaction(Shown):
     description: str | None
     reference: str | None
     metadata: dict[str, str]
+    fee: int = Field(description="minor units, beside the amount; negative: given back")
+    original_transaction_id: str | None = Field(description="what it undoes")
     review_id: str | None
     balances: list[MovedBalance] = Field(description="of accounts that the caller may see")
     version: int

@@ -144,7 +144,7 @@ class NewAccount(Body):
 
 
 class NewTransaction(Body):
-    type: Literal["transfer", "deposit", "withdrawal"]
+    type: Literal["transfer", "deposit", "withdrawal", "payment"]
     amount: Amount
     currency: Currency
     source_account_id: Id | None = None

@@ -200,7 +200,7 @@ ROUTES: tuple[Route, ...] = (
             **FIELDS,
             **OF_USER,
             "status": "pending, completed, failed or cancelled",
-            "type": "transfer, deposit or withdrawal",
+            "type": ", ".join(TransactionType),
             "currency": "ISO 4217 code",
             "account_id": "source or destination",
             "q": "words of the description or the reference; all that have them in one page",

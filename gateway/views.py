@@ -74,6 +74,7 @@ def account(row: Row) -> dict[str, Any]:
 def transaction(row: Row, may_see: Callable[[str], bool]) -> dict[str, Any]:
     """`may_see` tells of an account id whether the caller may see its balance."""
     order = row["order"]
+    terms = order.get("terms") or {}  # a store may hold what was written before there were any
     return {
         "transaction_id": order["transaction_id"],
         "type": order["type"],
@@ -86,6 +87,8 @@ def transaction(row: Row, may_see: Callable[[str], bool]) -> dict[str, Any]:
         "description": row["description"] or None,
         "reference": row["reference"] or None,
         "metadata": row["metadata"],
+        "fee": terms.get("fee_minor", 0),
+        "original_transaction_id": terms.get("original_transaction_id"),
         "review_id": row["review_id"],
         "balances": [
             {

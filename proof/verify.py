@@ -25,6 +25,7 @@ from domain.decider import Decider, Overlay, apply, handle
 from domain.holds import Hold, HoldStatus
 from domain.ledger import CLEARING, sums
 from domain.saga import (
+    Rail,
     TransactionCancelled,
     TransactionCompleted,
     TransactionCreated,
@@ -200,7 +201,7 @@ def _check_event(evidence: Evidence, event: Any, total: Sums) -> None:
         total.ended[transaction_id] += 1
         if len(event.steps) == 1:  # an order that makes no sense ends in its first step
             total.created[transaction_id] += 1
-        if event.order.destination_account_id is None:
+        if event.order.destination_account_id is None and event.order.rail is Rail.EXTERNAL:
             total.settles_later.add(transaction_id)
     postings: tuple[Posting, ...] = getattr(event, "postings", ())
     for currency, amount_minor in sums(postings).items():

@@ -2,7 +2,7 @@
 
 A file is a list of records; a record may name records of its own file, of `saga.avsc`, or of any
 other. `streambank.account.…` stands in `account.avsc` and its dataclass in `domain/account.py`;
-what services share is found in `domain/saga.py`, `decider.py` and `ledger.py`. Rows have `rows` in
+what services share is found in `domain/saga.py`, `decider.py` and `ledger.py` (MODULES). Rows have `rows` in
 their namespace, so that a row and a message may have the same short name.
 """
 
@@ -24,6 +24,7 @@ Schema: TypeAlias = Any  # parsed JSON: a name, a list (union) or an object
 
 ROOT = "streambank"
 SHARED = "saga"
+MODULES = {SHARED: ("saga", "decider", "ledger"), "transaction": ("transaction", "prices")}
 AVRO = Path(__file__).parent / "avro"
 PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 MEANING = ("type", "name", "fields", "items", "values", "symbols", "size", "default", "logicalType")
@@ -67,8 +68,7 @@ def names() -> Mapping[type, str]:
 
 def _dataclass(name: str) -> type:
     service, short = name.split(".")[1], name.split(".")[-1]
-    modules = ("saga", "decider", "ledger") if service == SHARED else (service,)
-    for module in modules:
+    for module in MODULES.get(service, (service,)):
         found = getattr(import_module(f"domain.{module}"), short, None)
         if isinstance(found, type):
             return found

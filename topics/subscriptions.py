@@ -19,6 +19,7 @@ from typing import Any, Final, TypeAlias
 from domain.account import AccountOpened, CreditsGathered, SourceLeg
 from domain.audit import HeadTold
 from domain.notification import NotificationRequested
+from domain.prices import PriceListSet
 from domain.risk import BlacklistEntryAdded, BlacklistEntryRemoved
 from domain.saga import (
     AccountCredited,
@@ -36,6 +37,8 @@ from domain.saga import (
     RefundFailed,
     RefundProcessed,
     RefundRequested,
+    ReversalGranted,
+    ReversalRefused,
     ReviewRequested,
     RiskApproved,
     RiskDeclined,
@@ -43,6 +46,7 @@ from domain.saga import (
     TransactionCompleted,
     TransactionCreated,
     TransactionFailed,
+    undoes,
 )
 from domain.user import AddressReserved
 
@@ -96,16 +100,21 @@ OWNER = "order.owner_id"
 SOURCE = "order.source_account_id"
 DESTINATION = "order.destination_account_id"
 ORDER = "order.transaction_id"
+ORIGINAL = "order.terms.original_transaction_id"
 
 # reasons for which nothing of the owner's daily limit was reserved, so that none is to be freed
 NOT_RESERVED = {
+    Reason.ALREADY_REVERSED,
     Reason.BLACKLISTED,
     Reason.CURRENCY_UNKNOWN,
     Reason.DAILY_LIMIT,
     Reason.INVALID_COMMAND,
+    Reason.NOT_COMPLETED,
+    Reason.NOT_REVERSIBLE,
     Reason.REVIEW_DECLINED,
     Reason.REVIEW_EXPIRED,
     Reason.RISK_DECLINED,
+    Reason.TRANSACTION_NOT_FOUND,
 }
 
 
@@ -130,7 +139,12 @@ def _goes_out(fact: PaymentProcessed) -> bool:
 
 
 def _by_book(fact: AccountDebited) -> bool:
-    return fact.order.rail is Rail.BOOK
+    return fact.order.rail is Rail.BOOK and fact.order.destination_account_id is not None
+
+
+def _out_by_book(fact: AccountDebited) -> bool:
+    """It left the bank with the debit: nobody is to be credited."""
+    return fact.order.destination_account_id is None and fact.order.rail is Rail.BOOK
 
 
 def _by_rail(fact: AccountDebited) -> bool:
@@ -145,6 +159,15 @@ def _booked(fact: CreditRefused) -> bool:
 def _paid(fact: CreditRefused) -> bool:
     """What the rail moved is to be asked back."""
     return fact.order.source_account_id is not None and fact.order.rail is Rail.EXTERNAL
+
+
+def _undoes(fact: TransactionCreated | TransactionFailed | TransactionCancelled) -> bool:
+    """It needs the grant of another transaction."""
+    return undoes(fact.order)
+
+
+def _undoes_nothing(fact: TransactionCreated) -> bool:
+    return fact.order.terms is None or not undoes(fact.order)
 
 
 def _may_have_reserved(fact: TransactionFailed) -> bool:
@@ -181,13 +204,20 @@ CLOSE_LEGS = Gathered(
 
 SUBSCRIPTIONS: tuple[Subscription, ...] = (
     # the way of a transfer
-    _on(TransactionCreated, RISK, OWNER),
+    _on(TransactionCreated, RISK, OWNER, _undoes_nothing),
     _on(RiskApproved, ACCOUNT, SOURCE, _has_source),
     _on(RiskApproved, ACCOUNT, DESTINATION, _comes_in),
     _on(AccountDebited, ACCOUNT, DESTINATION, _by_book),
+    _on(AccountDebited, TRANSACTION, ORDER, _out_by_book),
     _on(AccountDebited, PAYMENT, ORDER, _by_rail),
     _on(AccountCredited, TRANSACTION, ORDER),
     _gathered(AccountCredited, ACCOUNT, SOURCE, _between_accounts, CLOSE_LEGS),
+    # what undoes another transaction needs its grant; when it comes to nothing that is free again
+    _on(TransactionCreated, TRANSACTION, ORIGINAL, _undoes),
+    _on(ReversalGranted, RISK, OWNER),
+    _on(ReversalRefused, TRANSACTION, ORDER),
+    _on(TransactionFailed, TRANSACTION, ORIGINAL, _undoes),
+    _on(TransactionCancelled, TRANSACTION, ORIGINAL, _undoes),
     # risk says no, or asks a person
     _on(RiskDeclined, TRANSACTION, ORDER),
     _on(ReviewRequested, TRANSACTION, ORDER),
@@ -214,6 +244,7 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
     _on(TransactionFailed, RISK, OWNER, _may_have_reserved),
     _on(TransactionCancelled, RISK, OWNER, _by_customer),
     # beside the saga
+    _on(PriceListSet, TRANSACTION, EVERY),
     _on(BlacklistEntryAdded, RISK, EVERY),
     _on(BlacklistEntryRemoved, RISK, EVERY),
     _on(AddressReserved, USER, "user_id"),

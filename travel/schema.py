@@ -25,9 +25,10 @@ from domain.holds import Hold
 from domain.ledger import SystemBalance
 from domain.notification import Notification
 from domain.payment import Payment
+from domain.prices import PRICE_LIST, PriceList
 from domain.risk import Blacklisted, ListedTransaction, Owner, Review, Score
 from domain.services import DECIDERS
-from domain.transaction import Transaction
+from domain.transaction import Reversal, Transaction
 from domain.user import AccountList, KycOpen, ListedAccount, User
 
 if TYPE_CHECKING:
@@ -237,6 +238,25 @@ TABLES: tuple[Table, ...] = (
         key=("transaction_id",),
         about="orders and how they ended",
         aggregate=_first,
+    ),
+    Table(
+        name="reversals",
+        service="transaction",
+        row=Reversal,
+        prefix="reversal/",
+        key=("transaction_id",),
+        about="transactions that something was to undo, and which order may (null: none any more)",
+        aggregate=_first,
+    ),
+    Table(
+        name="price_list",
+        service="transaction",
+        row=PriceList,
+        prefix=PRICE_LIST,
+        key=(),
+        about="what orders cost now, by type and currency",
+        aggregate=None,
+        first_only=True,
     ),
     Table(
         name="payments",
