@@ -1,18 +1,41 @@
-"""User: who someone is. A registration arrives under its address, all else under the user_id."""
+"""User: who someone is. What claims an address arrives under it, all else under the user_id."""
 
 from __future__ import annotations
 
 from operator import attrgetter
 
 from agents.transact import Service
-from domain.user import USER, DecideKyc, RegisterUser, SetRoles, SubmitKyc
+from domain.credentials import (
+    ChangePassword,
+    ConfirmEmail,
+    RequestEmailConfirmation,
+    RequestPasswordReset,
+    ResetPassword,
+)
+from domain.kyc import DecideKyc, SubmitKyc
+from domain.session import EndSession, EndSessions, OpenSession, RefreshSession
+from domain.user import USER, ChangeProfile, ClaimAddress, RegisterUser, SetRoles
 
+OF_A_USER = (
+    ChangeProfile,
+    SetRoles,
+    SubmitKyc,
+    DecideKyc,
+    ChangePassword,
+    RequestPasswordReset,
+    ResetPassword,
+    RequestEmailConfirmation,
+    ConfirmEmail,
+    OpenSession,
+    RefreshSession,
+    EndSession,
+    EndSessions,
+)
 SERVICE = Service(
     decider=USER,
     command_keys={
         RegisterUser: attrgetter("address"),
-        SetRoles: attrgetter("user_id"),
-        SubmitKyc: attrgetter("user_id"),
-        DecideKyc: attrgetter("user_id"),
+        ClaimAddress: attrgetter("address"),
+        **dict.fromkeys(OF_A_USER, attrgetter("user_id")),
     },
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from domain.person import KycStatus, User, refuse, user_key
 from domain.saga import Reason
@@ -145,10 +145,19 @@ class KycOpen:
     submitted_ms: int
 
 
+Command = SubmitKyc | DecideKyc
 Said = KycSubmitted | KycDetailsKept | KycLevelSet | KycRejected | KycDecisionKept
 
 
-def submit(rows: Rows, command: SubmitKyc, at_ms: int) -> Sequence[Said | UserCommandRefused]:
+def decide(rows: Rows, command: Command, at_ms: int) -> Sequence[Said | UserCommandRefused]:
+    match command:
+        case SubmitKyc():
+            return _submit(rows, command, at_ms)
+        case DecideKyc():
+            return _decide(rows, command, at_ms)
+
+
+def _submit(rows: Rows, command: SubmitKyc, at_ms: int) -> Sequence[Said | UserCommandRefused]:
     user: User | None = rows.get(user_key(command.user_id))
     file: KycFile | None = rows.get(kyc_key(command.user_id))
     if user is None:
@@ -175,7 +184,7 @@ def submit(rows: Rows, command: SubmitKyc, at_ms: int) -> Sequence[Said | UserCo
     )
 
 
-def decide(rows: Rows, command: DecideKyc, at_ms: int) -> Sequence[Said | UserCommandRefused]:
+def _decide(rows: Rows, command: DecideKyc, at_ms: int) -> Sequence[Said | UserCommandRefused]:
     user: User | None = rows.get(user_key(command.user_id))
     file: KycFile | None = rows.get(kyc_key(command.user_id))
     if user is None:
@@ -216,6 +225,17 @@ def _outcome(user: User, command: DecideKyc, at_ms: int) -> KycLevelSet | KycRej
     if command.decision is KycDecision.APPROVE:
         return KycLevelSet(user_id=user.user_id, level=command.level, version=version, at_ms=at_ms)
     return KycRejected(user_id=user.user_id, version=version, at_ms=at_ms)
+
+
+def known(event: KycSubmitted | KycLevelSet | KycRejected) -> dict[str, Any]:
+    """What the event says of the user's own row."""
+    match event:
+        case KycSubmitted():
+            return {"kyc_status": KycStatus.PENDING}
+        case KycLevelSet():
+            return {"kyc_status": KycStatus.VERIFIED, "kyc_level": event.level}
+        case KycRejected():
+            return {"kyc_status": KycStatus.REJECTED}
 
 
 def evolve(rows: Rows, event: Said) -> Changes:

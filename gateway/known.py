@@ -13,6 +13,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domain.account import AccountClosed, AccountFrozen, AccountOpened, AccountUnfrozen
+from domain.credentials import EmailConfirmed
+from domain.kyc import KycLevelSet, KycRejected, KycSubmitted
 from domain.risk import ReviewDecided
 from domain.saga import (
     AccountCredited,
@@ -25,7 +27,7 @@ from domain.saga import (
 )
 from domain.services import DECIDERS
 from domain.transaction import TransactionHeld
-from domain.user import KycLevelSet, KycRejected, KycSubmitted, RolesSet, UserRegistered
+from domain.user import EmailChanged, ProfileChanged, RolesSet, UserRegistered
 from schemas.codec import HEADER, header
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ SETTLED_MS = 1_000  # so long after an event all others of its millisecond are i
 CHANGING = frozenset(
     {
         UserRegistered,
+        ProfileChanged,
+        EmailChanged,
+        EmailConfirmed,
         RolesSet,
         KycSubmitted,
         KycLevelSet,

@@ -24,7 +24,11 @@ Schema: TypeAlias = Any  # parsed JSON: a name, a list (union) or an object
 
 ROOT = "streambank"
 SHARED = "saga"
-MODULES = {SHARED: ("saga", "decider", "ledger"), "transaction": ("transaction", "prices")}
+MODULES = {  # of what stands in more files than the one that is named like it
+    SHARED: ("saga", "decider", "ledger"),
+    "transaction": ("transaction", "prices"),
+    "user": ("user", "person", "credentials", "session", "kyc"),
+}
 AVRO = Path(__file__).parent / "avro"
 PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 MEANING = ("type", "name", "fields", "items", "values", "symbols", "size", "default", "logicalType")

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeAlias
 from domain.account import AccountOpened, CreditsGathered, SourceLeg
 from domain.audit import HeadTold
 from domain.notification import NotificationRequested
+from domain.person import normalised
 from domain.prices import PriceListSet
 from domain.risk import BlacklistEntryAdded, BlacklistEntryRemoved
 from domain.saga import (
@@ -48,7 +49,7 @@ from domain.saga import (
     TransactionFailed,
     undoes,
 )
-from domain.user import AddressReserved
+from domain.user import AddressClaimed, AddressReserved, EmailChanged
 
 
 class Every(Enum):
@@ -178,6 +179,10 @@ def _by_customer(fact: TransactionCancelled) -> bool:
     return not fact.order.privileged
 
 
+def _has_moved(fact: EmailChanged) -> bool:
+    return normalised(fact.email) != fact.former_address
+
+
 def _on(
     event: type, topic: str, key: Key, when: Callable[[Any], bool] | None = None
 ) -> Subscription:
@@ -248,6 +253,8 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
     _on(BlacklistEntryAdded, RISK, EVERY),
     _on(BlacklistEntryRemoved, RISK, EVERY),
     _on(AddressReserved, USER, "user_id"),
+    _on(AddressClaimed, USER, "user_id"),
+    _on(EmailChanged, USER, "former_address", _has_moved),
     _on(AccountOpened, USER, "user_id"),
     _on(NotificationRequested, LOG, "user_id"),
     _on(HeadTold, AUDIT, "checkpoint_id"),

@@ -22,23 +22,32 @@ from domain.account import Account, Leg
 from domain.analytics import Behaviour, Clock, Counted, UserDay, Window
 from domain.audit import Chain, Heads
 from domain.holds import Hold
+from domain.kyc import KycOpen
 from domain.ledger import SystemBalance
 from domain.notification import Notification
 from domain.payment import Payment
+from domain.person import User
 from domain.prices import PRICE_LIST, PriceList
 from domain.risk import Blacklisted, ListedTransaction, Owner, Review, Score
 from domain.services import DECIDERS
+from domain.session import Session
 from domain.transaction import Reversal, Transaction
-from domain.user import AccountList, KycOpen, ListedAccount, User
+from domain.user import AccountList, ListedAccount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from proof.reader import LogRecord
 
-PRIVATE = ("credentials/", "address/", "kyc/")  # rows that private events alone make
-# rows without a table: what is due, and a second index of `user_accounts`
-OMITTED = (*PRIVATE, "due/", "has-account/")
+PRIVATE = (
+    "credentials/",
+    "address/",
+    "kyc/",
+    "mailed/",
+    "refresh/",
+)  # rows that private events alone make
+# rows without a table: what is due, and indexes of `user_accounts` and `sessions`
+OMITTED = (*PRIVATE, "due/", "has-account/", "sessions-of/", "session-slot/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +192,15 @@ TABLES: tuple[Table, ...] = (
         prefix="account-of/",
         key=("user_id", "number"),
         about="which ones, in the order of their opening",
+        aggregate=_first,
+    ),
+    Table(
+        name="sessions",
+        service="user",
+        row=Session,
+        prefix="session/",
+        key=("user_id", "session_id"),
+        about="who is logged in, and was until its time was over",
         aggregate=_first,
     ),
     Table(
@@ -390,7 +408,7 @@ BY_NAME = {table.name: table for table in TABLES}
 AGGREGATES = {table.prefix: table.aggregate for table in TABLES} | {
     "has-account/": _first,
     "credentials/": _first,
-    "kyc/": _first,
+    **dict.fromkeys(("kyc/", "mailed/", "refresh/", "sessions-of/", "session-slot/"), _first),
     "address/": lambda rest: rest,
 }
 

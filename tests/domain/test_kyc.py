@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from domain.kyc import KycDecision, KycOpen
-from domain.person import KycStatus, User
-from domain.saga import Reason
-from domain.user import (
-    USER,
+from domain.kyc import (
     DecideKyc,
+    KycDecision,
     KycDecisionKept,
     KycDetails,
     KycDetailsKept,
     KycFile,
     KycLevelSet,
+    KycOpen,
     KycRejected,
     KycSubmitted,
     SubmitKyc,
-    UserCommandRefused,
 )
+from domain.person import KycStatus, User, UserCommandRefused
+from domain.saga import Reason
+from domain.user import USER
 from tests.domain.stories import NOON_MS, rows_of, then
 from tests.domain.test_user import REGISTERED
 
