@@ -279,15 +279,19 @@ def said(service: str, event: Any, headers: Mapping[str, bytes], place: tuple[in
 def entries(event_id: str, event: Any) -> Iterator[Entry]:
     """The ledger entries of a fact that moves money; none of any other."""
     postings: Sequence[Any] = getattr(event, "postings", ())
-    after = {(b.account_id, b.currency): b.after_minor for b in event.balances} if postings else {}
+    moved = event.balances if postings else ()
+    balances = {(one.account_id, one.currency): one.before_minor for one in moved}
     for number, posting in enumerate(postings):
+        place = posting.account, posting.currency
+        if place in balances:  # an amount and its fee are two entries of one event
+            balances[place] += posting.amount_minor
         yield Entry(
             event_id=event_id,
             number=number,
             account=posting.account,
             currency=posting.currency,
             amount_minor=posting.amount_minor,
-            balance_minor=after.get((posting.account, posting.currency)),
+            balance_minor=balances.get(place),
             transaction_id=event.order.transaction_id,
             at_ms=event.at_ms,
         )

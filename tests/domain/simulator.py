@@ -43,9 +43,10 @@ from domain.decider import (
     handle,
 )
 from domain.holds import Hold, HoldPlaced, HoldStatus, PlaceHold, VoidHold
-from domain.ledger import CLEARING, SUSPENSE, sums, trial_balance
+from domain.ledger import CLEARING, FEES, SUSPENSE, sums, trial_balance
 from domain.notification import NotificationRequested
 from domain.payment import RailAnswered, RailOperation, RailOutcome
+from domain.prices import PRICE_LIST, PRICED, Price, SetPriceList
 from domain.risk import (
     AddToBlacklist,
     BlacklistKind,
@@ -56,6 +57,7 @@ from domain.risk import (
 from domain.saga import (
     AccountDebited,
     DebitReversed,
+    Order,
     PaymentRequested,
     Rail,
     RefundRequested,
@@ -64,6 +66,10 @@ from domain.saga import (
     TransactionCompleted,
     TransactionFailed,
     TransactionType,
+    credited_minor,
+    debited_minor,
+    fee_of,
+    undoes,
 )
 from domain.services import DECIDERS
 from domain.transaction import CancelTransaction, CreateTransaction
@@ -450,7 +456,7 @@ def act(bank: Bank) -> None:  # noqa: C901 - a case an action
     """One thing that somebody does."""
     chance = bank.chance
     account_id = chance.choice(ACCOUNTS)
-    match chance.randrange(21):
+    match chance.randrange(26):
         case 0 | 1 | 2 | 3 | 4 | 5 | 16:
             order(bank)
         case 6:
@@ -476,8 +482,56 @@ def act(bank: Bank) -> None:  # noqa: C901 - a case an action
             repeat(bank, bank.orders[chance.choice([*bank.orders])])
         case 18 | 19 | 20:
             use_holds(bank, account_id)
+        case 21 | 22 | 23 if bank.orders:
+            ended = [order_id for order_id in completed(bank) if order_id in bank.orders]
+            recent = [*bank.orders][-4:]
+            original = bank.orders[chance.choice(ended[-6:] if ended[6:] else recent)]
+            for _ in range(chance.choice((1, 1, 3))):  # whoever asks again finds it undone
+                undo(bank, original)
+        case 24:
+            order(bank, type=TransactionType.PAYMENT)
+        case 25:
+            set_prices(bank)
         case _:
             decide_reviews(bank)
+
+
+def undo(bank: Bank, original: CreateTransaction) -> None:
+    """Order its opposite, whatever became of it; now and then not quite the opposite."""
+    chance = bank.chance
+    source, destination = original.destination_account_id, original.source_account_id
+    kind = chance.choice(
+        (TransactionType.REVERSAL, TransactionType.REVERSAL, TransactionType.REFUND)
+    )
+    fee_minor = 0
+    for key, row in transactions(bank):
+        if key == f"transaction/{original.transaction_id}":
+            fee_minor = -transaction.returned_fee_minor(row.order, kind)
+    order(
+        bank,
+        type=kind,
+        amount_minor=original.amount_minor + (chance.random() < 0.1),
+        currency=original.currency,
+        source_account_id=source,
+        destination_account_id=destination,
+        owner_id=PEOPLE[int((source or destination or NOWHERE)[1:]) % len(PEOPLE)],
+        rail=Rail.BOOK,
+        terms=Terms(original_transaction_id=original.transaction_id, fee_minor=fee_minor),
+    )
+
+
+def set_prices(bank: Bank) -> None:
+    prices = [
+        Price(
+            type=kind,
+            currency=bank.chance.choice(CURRENCIES),
+            flat_minor=bank.chance.choice((0, 3, 40)),
+            rate_ppm=bank.chance.choice((0, 1_500)),
+        )
+        for kind in PRICED
+        if bank.chance.random() < 0.6
+    ]
+    bank.send("transaction", PRICE_LIST, SetPriceList(prices=tuple(prices), actor_id="ops"))
 
 
 def use_holds(bank: Bank, account_id: str) -> None:
@@ -614,6 +668,7 @@ def laws(bank: Bank) -> None:
     check_ends(bank)
     check_quiet(bank)
     check_money(bank)
+    check_undone(bank)
     check_holds(bank)
     check_daily_limits(bank)
     check_rail(bank)
@@ -683,8 +738,13 @@ def check_money(bank: Bank) -> None:
     for event in bank.finals():
         if isinstance(event, TransactionCompleted):
             order = event.order
-            expected[order.source_account_id, order.currency] -= order.amount_minor
-            expected[order.destination_account_id, order.currency] += order.amount_minor
+            expected[order.source_account_id, order.currency] -= debited_minor(order)
+            expected[order.destination_account_id, order.currency] += credited_minor(order)
+            expected[FEES, order.currency] += fee_of(order)
+    for currency in by_currency:
+        earned_minor = trial.get((FEES, currency), 0)
+        wanted = expected[FEES, currency]
+        expect(earned_minor == wanted, f"fees: {earned_minor}, not {wanted} {currency}")
     for row in rows:
         if isinstance(row, account.Account):
             for currency, minor in row.balances.items():
@@ -719,17 +779,48 @@ def check_holds(bank: Bank) -> None:
         expect(not getattr(row, "held", None), f"holds something with no hold open: {row}")
 
 
+def completed(bank: Bank) -> dict[str, Order]:
+    """The orders that did what they should, by transaction_id."""
+    return {
+        event.order.transaction_id: event.order
+        for event in bank.finals()
+        if isinstance(event, TransactionCompleted)
+    }
+
+
+def check_undone(bank: Bank) -> None:
+    """A transaction is undone at most once, only when it completed, and by its opposite."""
+    done = completed(bank)
+    undone: dict[str, str] = {}
+    for order in done.values():
+        if not undoes(order):
+            continue
+        original_id = order.terms.original_transaction_id
+        expect(original_id not in undone, f"{original_id} was undone twice")
+        undone[original_id] = order.transaction_id
+        original = done.get(original_id)
+        expect(original is not None, f"{original_id} was undone and had not completed")
+        back = (order.destination_account_id, order.source_account_id, order.amount_minor)
+        went = (original.source_account_id, original.destination_account_id, original.amount_minor)
+        expect(back == went, f"{order} is not the opposite of {original}")
+    for key, row in bank.all_rows("transaction"):
+        if isinstance(row, transaction.Reversal):
+            original_id = key.removeprefix("reversal/")
+            wanted = undone.get(original_id)
+            expect(row.reversal_id == wanted, f"{original_id} is granted to {row}, not {wanted}")
+
+
 def check_daily_limits(bank: Bank) -> None:
     """What is reserved of an owner's day is exactly what completed of it, never above the limit."""
-    completed: Counter[tuple[str, str]] = Counter()
+    spent: Counter[tuple[str, str]] = Counter()
     for event in bank.finals():
         if isinstance(event, TransactionCompleted) and not event.order.privileged:
             day = f"{bank_day(event.order.created_ms)}/{event.order.currency}"
-            completed[event.order.owner_id, day] += event.order.amount_minor
+            spent[event.order.owner_id, day] += debited_minor(event.order)
     for _, row in bank.all_rows("risk"):
         if isinstance(row, risk.Owner):
             for day, minor in row.reserved.items():
-                wanted = completed[row.user_id, day]
+                wanted = spent[row.user_id, day]
                 expect(minor == wanted, f"{row.user_id} {day}: {minor} reserved, {wanted} done")
                 expect(minor <= risk.DAILY_LIMIT_MINOR, f"above the limit: {row}")
 
@@ -801,7 +892,16 @@ def check_forgetting(bank: Bank) -> None:
     bank.settle(until_ms=bank.now_ms + KEEP_FINAL_MS)
     after = trial_balance(row for _, row in bank.all_rows("account"))
     expect(before == after, f"forgetting moved money: {before} {after}")
-    stay = ("account/", "ledger/", "owner/", "blacklist/", "user/", "address/", "credentials/")
+    stay = (
+        PRICE_LIST,
+        "account/",
+        "ledger/",
+        "owner/",
+        "blacklist/",
+        "user/",
+        "address/",
+        "credentials/",
+    )
     stay += ("accounts-of/", "account-of/", "has-account/")
     left = [key for rows in bank.rows.values() for key in rows if not key.startswith(stay)]
     expect(not left, f"never forgotten: {left}")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from domain.payment import RailOutcome
 from domain.saga import Rail, TransactionCreated
 from tests.domain.scenario import FINAL, Scenario, bank, deposit, transfer, withdrawal
+from tests.domain.test_reversals import undoing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from domain.transaction import CreateTransaction
 
 PAGE = Path(__file__).parents[2] / "docs" / "saga.md"
 
@@ -66,6 +69,24 @@ def cancelled(town: Scenario) -> None:
     town.queue.rotate(1)
 
 
+def undone(town: Scenario, original: CreateTransaction, **changes: Any) -> None:
+    town.send(original).run()
+    town.handled.clear()
+    town.send(undoing(original, transaction_id="t1", **changes))
+
+
+def reversed_(town: Scenario) -> None:
+    undone(town, transfer(5, transaction_id="t0"))
+
+
+def reversed_deposit(town: Scenario) -> None:
+    undone(town, deposit("bob", 5, transaction_id="t0"))
+
+
+def not_granted(town: Scenario) -> None:
+    undone(town, transfer(5, transaction_id="t0"), amount_minor=6)
+
+
 PATHS: dict[str, Callable[[Scenario], None]] = {
     "transfer, book": book,
     "transfer, rail": rail,
@@ -77,6 +98,9 @@ PATHS: dict[str, Callable[[Scenario], None]] = {
     "withdrawal: rail declines": rail_says_no,
     "transfer, rail: credit refused, refunded": refunded,
     "cancelled before the debit": cancelled,
+    "reversal, refund": reversed_,
+    "reversal of a deposit": reversed_deposit,
+    "reversal, not granted": not_granted,
 }
 
 

@@ -29,6 +29,7 @@ from domain.saga import (
     TransactionType,
 )
 from domain.transaction import TRANSACTION
+from stores.catalog import entries
 from tests.domain.scenario import Scenario, bank, deposit, opening, transfer, withdrawal
 from tests.domain.stories import NOON_MS, then
 from tests.domain.test_reversals import refund, undoing
@@ -142,6 +143,13 @@ def test_a_fee_is_debited_beside_the_amount_and_posted(town: Scenario) -> None:
         ("ada", -27),
         ("fees", 27),
     ]
+
+
+def test_amount_and_fee_are_two_entries_of_the_account(town: Scenario) -> None:
+    town.send(transfer(2_000)).run()
+    (debit,) = [event for event in town.said if isinstance(event, AccountDebited)]
+    found = [(entry.amount_minor, entry.balance_minor) for entry in entries("e", debit)]
+    assert found == [(-2_000, 48_000), (2_000, None), (-27, 47_973), (27, None)]
 
 
 def test_what_it_costs_is_fixed_when_it_is_created(town: Scenario) -> None:

@@ -21,6 +21,7 @@ from domain.saga import (
     DebitRefused,
     Reason,
     RiskApproved,
+    TransactionCreated,
     TransactionFailed,
 )
 from domain.services import DECIDERS
@@ -165,6 +166,31 @@ def frees_the_limit_again(rows: Rows, event: Any) -> Mapping[str, Any]:
     return changes
 
 
+def grants_again(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, TransactionCreated):
+        rows = Blind(rows, lambda key: key.startswith("reversal/"))
+    return transaction.decide(rows, message, at_ms)
+
+
+def never_takes_back_a_grant(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    return (
+        () if isinstance(message, TransactionFailed) else transaction.decide(rows, message, at_ms)
+    )
+
+
+def keeps_the_fee_of_what_it_puts_back(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, CreditRefused) and message.order.terms is not None:
+        terms = replace(message.order.terms, fee_minor=0)
+        message = replace(message, order=replace(message.order, terms=terms))
+    return account.decide(rows, message, at_ms)
+
+
+def reserves_without_the_fee(rows: Rows, event: Any) -> Mapping[str, Any]:
+    if isinstance(event, RiskApproved) and event.order.terms is not None:
+        event = replace(event, order=replace(event.order, terms=None))
+    return risk.evolve(rows, event)
+
+
 CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
     "a credit heard twice is booked twice": ("account", {"decide": credits_again}),
     "an approval heard twice debits twice": ("account", {"decide": debits_again}),
@@ -179,6 +205,10 @@ CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
     "an unknown answer is taken for a no": ("payment", {"decide": guesses_the_rail}),
     "a yes after a no is not asked back": ("payment", {"decide": trusts_the_first_no}),
     "a lost answer is never asked for again": ("payment", {"decide": never_asks_again}),
+    "a reversal is granted twice": ("transaction", {"decide": grants_again}),
+    "a failed reversal keeps its grant": ("transaction", {"decide": never_takes_back_a_grant}),
+    "a fee is not put back": ("account", {"decide": keeps_the_fee_of_what_it_puts_back}),
+    "the daily limit overlooks fees": ("risk", {"evolve": reserves_without_the_fee}),
     "a failed order keeps its share of the limit": ("risk", {"decide": never_frees_the_limit}),
     "a failure heard twice frees the limit twice": ("risk", {"evolve": frees_the_limit_again}),
 }
