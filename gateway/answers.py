@@ -130,6 +130,58 @@ class Transaction(Shown):
     completed_at: str | None
 
 
+class Rehearsed(Shown):
+    """What would become of an order, as far as it is known now."""
+
+    dry_run: Literal[True]
+    type: Literal[tuple(kind.value for kind in TransactionType)]  # type: ignore[valid-type]
+    status: Literal["completed", "failed", "pending"] = Field(
+        description="pending: a person would have to decide"
+    )
+    reason: str | None
+    amount: int
+    currency: str
+    fee: int
+    source_account_id: str | None
+    destination_account_id: str | None
+    original_transaction_id: str | None
+    balances: list[MovedBalance]
+
+
+class BulkResult(Shown):
+    """Of one order; `code`, `detail` and `errors` where it was refused, or is not known."""
+
+    index: int
+    idempotency_key: str | None
+    status: Literal["pending", "completed", "failed", "cancelled", "refused", "unknown"] = Field(
+        description="refused: not accepted; unknown: repeat it with the same key"
+    )
+    transaction_id: str | None
+    code: str | None
+    detail: str | None
+    errors: list[FieldProblem] | None
+
+
+class BulkResults(Shown):
+    items: list[BulkResult] = Field(description="one for each order, in the orders' order")
+
+
+class PriceShown(Shown):
+    type: str
+    currency: str
+    flat: int = Field(description="minor units, of every order")
+    rate_ppm: int = Field(description="parts per million of the amount, rounded half to even")
+    minimum: int
+    maximum: int | None
+
+
+class PriceList(Shown):
+    prices: list[PriceShown]
+    version: int = Field(description="0: none was ever set")
+    updated_at: str | None
+    updated_by: str | None
+
+
 class TraceStep(Shown):
     step: str
     service: str

@@ -25,7 +25,7 @@ from aiohttp import web
 import logs
 from gateway.edge import endpoint, finish, outermost
 from gateway.log_outs import LogOuts
-from gateway.routes import BODY_BYTES, ROUTES
+from gateway.routes import BULK_BYTES, ROUTES
 from gateway.services import Gateway
 from resilience.garbage import collect_rarely
 
@@ -45,7 +45,7 @@ GATEWAY = web.AppKey("gateway", Gateway)
 def build_app(settings: Settings, gateway: Gateway | None = None) -> web.Application:
     """The aiohttp application of one process; its parts start and stop with it."""
     gateway = gateway or Gateway(settings)
-    app = web.Application(middlewares=[outermost(gateway)], client_max_size=BODY_BYTES)
+    app = web.Application(middlewares=[outermost(gateway)], client_max_size=BULK_BYTES)
     app[GATEWAY] = gateway
     app.on_response_prepare.append(finish(settings))
     for route in ROUTES:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
+
 from gateway.auth import Caller
 from gateway.headers import NOTHING, Prefer, Trace
-from gateway.models import Body
 from gateway.services import Gateway
 
 
@@ -23,7 +24,7 @@ class Call:
     route: str  # method and pattern, as in the table of routes
     names: Mapping[str, str]  # what the pattern's variables stand for
     query: Mapping[str, str]
-    body: Body | None = None
+    body: BaseModel | None = None
     raw_body: Any = None  # the body as it came, for its fingerprint
     prefer: Prefer = NOTHING
     idempotency_key: str | None = None

@@ -28,8 +28,7 @@ from gateway.call import Call
 from gateway.errors import Problem
 from gateway.headers import NOTHING, Trace, prefer_of, trace_of
 from gateway.idempotency import key_of
-from gateway.models import Body, Empty, Logout, parsed, validated
-from gateway.routes import BODY_BYTES
+from gateway.models import Bulk, Empty, Logout, Undoing, parsed, parsed_lines, validated
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -43,6 +42,7 @@ log = logging.getLogger(__name__)
 
 GZIP_FROM_BYTES = 1024
 BODY_S = 30.0  # for a client to send its body
+NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 PRINTABLE = re.compile(r"^[\x21-\x7e]{1,128}$")
 TRACE = web.RequestKey("trace", Trace)
 LIMITS = web.RequestKey("limits", dict[str, str])
@@ -138,7 +138,7 @@ async def _call(gateway: Gateway, route: Route, request: web.Request, trace: Tra
         call.idempotency_key = key_of(headers.get("Idempotency-Key"))
         if route.money and call.idempotency_key is None:
             raise Problem("IDEMPOTENCY_KEY_MISSING")
-        call.raw_body = await _raw_body(route, route.body, request)
+        call.raw_body = await _raw_body(route, request)
         call.body = validated(route.body, call.raw_body)
     return call
 
@@ -194,35 +194,51 @@ async def _limit(gateway: Gateway, route: Route, request: web.Request, caller: C
         raise Problem("RATE_LIMITED", headers={"Retry-After": str(int(verdict.retry_s) + 1)})
 
 
-async def _raw_body(route: Route, model: type[Body], request: web.Request) -> Any:
-    length = request.content_length
-    if length is not None and length > BODY_BYTES:
-        raise Problem("BODY_TOO_LARGE", f"at most {BODY_BYTES} bytes")
+async def _raw_body(route: Route, request: web.Request) -> Any:
+    length, limit = request.content_length, route.body_bytes
+    if length is not None and length > limit:
+        raise _too_large(limit)
     try:
         if request.content.is_eof():  # it came with its head, as most do
             data = await request.read()
         else:
             async with asyncio.timeout(BODY_S):
-                data = await request.read()
+                data = await _read(request, limit)
     except TimeoutError as exc:
         detail = f"it has {BODY_S:.0f} s"
         raise Problem("BODY_TOO_SLOW", detail, headers={"Connection": "close"}) from exc
     except web.HTTPRequestEntityTooLarge as exc:
-        raise Problem("BODY_TOO_LARGE", f"at most {BODY_BYTES} bytes") from exc
+        raise _too_large(limit) from exc
     except (web.RequestPayloadError, ContentEncodingError, TransferEncodingError) as exc:
         detail = "the body does not arrive as its headers say"
         raise Problem("BAD_REQUEST", detail, headers={"Connection": "close"}) from exc
-    if not data and (model is Empty or model is Logout):
+    if not data and (route.body is Empty or route.body is Logout or route.body is Undoing):
         return {}
     if not data and route.body_in_query:
         return dict(request.query)
     declared = request.content_type if "Content-Type" in request.headers else None
+    if declared in NDJSON and route.body is Bulk:
+        return parsed_lines(data)
     if declared is None or _is_json(declared):
         return parsed(data)
     # curl and urllib declare a form when nobody told them what it is
     if declared == "application/x-www-form-urlencoded" and data[:1] in (b"{", b"["):
         return parsed(data)
     raise Problem("UNSUPPORTED_MEDIA_TYPE", f"it is {declared[:100]}")
+
+
+async def _read(request: web.Request, limit: int) -> bytes:
+    """The body, of which at most `limit` bytes are taken."""
+    data = bytearray()
+    async for chunk in request.content.iter_any():
+        data += chunk
+        if len(data) > limit:
+            raise _too_large(limit)
+    return bytes(data)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem("BODY_TOO_LARGE", f"at most {limit} bytes")
 
 
 def _is_json(content_type: str) -> bool:

@@ -9,24 +9,28 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    RootModel,
     StringConstraints,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from domain.money import AMOUNT_LIMIT_MINOR, is_currency
+from domain.prices import MILLION, PRICED, PRICES_LIMIT
 from domain.user import Role
 from gateway.errors import FieldError, Problem
 
 DEPTH_LIMIT = 32
+BULK_LIMIT = 1_000  # orders of one request
 # pydantic's error types -> our stable codes; what is not here is INVALID
 ERROR_CODES = {
     "missing": "REQUIRED",
@@ -147,6 +151,7 @@ class NewTransaction(Body):
     type: Literal["transfer", "deposit", "withdrawal", "payment"]
     amount: Amount
     currency: Currency
+    dry_run: Annotated[bool, Field(description="tell what would happen, and do nothing")] = False
     source_account_id: Id | None = None
     destination_account_id: Id | None = None
     description: Annotated[str, StringConstraints(max_length=500), Plain] | None = None
@@ -174,6 +179,65 @@ class NewTransaction(Body):
                 "is the source account too",
                 {"pointer": "/destination_account_id"},
             )
+        return self
+
+
+class Undoing(Body):
+    """What is said of a reversal or a refund; amount and accounts are the original's."""
+
+    dry_run: Annotated[bool, Field(description="tell what would happen, and do nothing")] = False
+    description: Annotated[str, StringConstraints(max_length=500), Plain] | None = None
+    reference: Annotated[str, StringConstraints(max_length=140), Plain] | None = None
+    metadata: Annotated[dict[MetaKey, MetaValue], Field(max_length=50)] | None = None
+
+
+class BulkItem(NewTransaction):
+    idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+
+class Bulk(RootModel[Any]):
+    """Orders, each judged by itself."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+    root: Annotated[
+        list[Any],
+        Field(min_length=1, max_length=BULK_LIMIT),
+        WithJsonSchema(
+            {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": BULK_LIMIT,
+                "items": BulkItem.model_json_schema(),
+            }
+        ),
+    ]
+
+
+class NewPrice(Body):
+    type: Literal[tuple(kind.value for kind in PRICED)]  # type: ignore[valid-type]
+    currency: Currency
+    flat: Limit = 0
+    rate_ppm: Annotated[int, Field(ge=0, le=MILLION, description="parts per million")] = 0
+    minimum: Limit = 0
+    maximum: Limit | None = None
+
+
+class NewPriceList(Body):
+    """The whole list: what is not in it costs nothing."""
+
+    prices: Annotated[list[NewPrice], Field(max_length=PRICES_LIMIT)]
+
+    @model_validator(mode="after")
+    def _fits(self) -> NewPriceList:
+        seen = set()
+        for at, price in enumerate(self.prices):
+            if (price.type, price.currency) in seen:
+                where = {"pointer": f"/prices/{at}"}
+                raise PydanticCustomError("DUPLICATE_PRICE", "has its price already", where)
+            if price.maximum is not None and price.minimum > price.maximum:
+                where = {"pointer": f"/prices/{at}/maximum"}
+                raise PydanticCustomError("TOO_SMALL", "is below the minimum", where)
+            seen.add((price.type, price.currency))
         return self
 
 
@@ -235,7 +299,22 @@ def parsed(data: bytes) -> Any:
         raise Problem("MALFORMED_JSON", "the body is nested too deep or has huge numbers") from exc
 
 
-def validated(model: type[Body], value: Any) -> Body:
+def parsed_lines(data: bytes) -> list[Any]:
+    """The JSON in each line (NDJSON); a line that is none becomes its Problem. Blank ones don't count."""
+    return [_parsed_line(line) for line in data.split(b"\n") if line.strip()]
+
+
+def _parsed_line(line: bytes) -> Any:
+    try:
+        return parsed(line)
+    except Problem as problem:
+        return problem
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], value: Any) -> Model:
     """The body as a model. 422 with a pointer to each thing that is wrong."""
     try:
         return model.model_validate(value)

@@ -9,7 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from gateway import answers
 from gateway.errors import CODES, MEDIA_TYPE
-from gateway.models import Empty, Logout
+from gateway.models import Bulk, BulkItem, Empty, Logout, Undoing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,9 +90,12 @@ def _operation(route: Route, names: dict[type, str]) -> dict[str, Any]:
         operation["x-roles"] = sorted(route.roles)
     if route.body is not None:
         operation["requestBody"] = {
-            "required": route.body not in (Empty, Logout) and not route.body_in_query,
+            "required": route.body not in (Empty, Logout, Undoing) and not route.body_in_query,
             "content": {"application/json": {"schema": {"$ref": names[route.body]}}},
         }
+        if route.body is Bulk:
+            line = {"schema": BulkItem.model_json_schema()}
+            operation["requestBody"]["content"]["application/x-ndjson"] = line
     return operation
 
 
@@ -164,7 +167,7 @@ def _headers(route: Route, status: int) -> dict[str, Any]:
     if route.reads and status == 200:
         required.append("X-Read-Source")
         optional += ["ETag"]
-    if route.command and status < 300:
+    if route.command and status < 300 and not (route.rehearsed and status == 200):
         required.append("Location")
         optional += ["Preference-Applied", "Idempotent-Replayed"]
     if status in (429, 503) or (status == 409 and route.money):

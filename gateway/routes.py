@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from pydantic import BaseModel
+
 from domain.account import Status as AccountStatus
 from domain.risk import BlacklistKind, ReviewStatus
 from domain.saga import TransactionType
@@ -18,9 +20,12 @@ from gateway import (
     analysts,
     answers,
     auth,
+    bulk,
     documents,
     models,
     operations,
+    prices,
+    reversals,
     risk,
     transactions,
     users,
@@ -28,6 +33,7 @@ from gateway import (
 
 Handler: TypeAlias = Callable[..., Awaitable[Any]]
 BODY_BYTES = 1 << 20
+BULK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +45,14 @@ class Route:
     handler: Handler
     about: str
     roles: frozenset[Role] | None = auth.ALL
-    body: type[models.Body] | None = None
+    body: type[BaseModel] | None = None
+    body_bytes: int = BODY_BYTES  # beyond it 413
     answers: Mapping[int, type[Any] | None] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of a query parameter
     command: bool = False  # sends a command: takes Prefer and Idempotency-Key, may answer 202
     money: bool = False  # the Idempotency-Key is required
+    rehearsed: bool = False  # 200 is the answer to a dry run: nothing has a Location
     streams: bool = False  # the handler writes the response itself
     reads: bool = False  # says where the answer was read
     body_in_query: bool = False  # without a body the query is read as one
@@ -78,7 +86,7 @@ def _command(
     path: str,
     handler: Handler,
     about: str,
-    body: type[models.Body],
+    body: type[BaseModel],
     answer: Mapping[int, type[Any]],
     **more: Any,
 ) -> Route:
@@ -187,8 +195,19 @@ ROUTES: tuple[Route, ...] = (
         transactions.create,
         "Order a movement of money",
         models.NewTransaction,
-        {201: answers.Transaction},
+        {201: answers.Transaction, 200: answers.Rehearsed},
         money=True,
+        rehearsed=True,
+    ),
+    Route(
+        method="POST",
+        path="/api/transactions/bulk",
+        handler=bulk.create,
+        about="Order up to 1,000 movements of money, each by itself",
+        body=models.Bulk,
+        body_bytes=BULK_BYTES,
+        answers={200: answers.BulkResults, 202: answers.BulkResults},
+        command=True,
     ),
     _get(
         "/api/transactions",
@@ -230,6 +249,32 @@ ROUTES: tuple[Route, ...] = (
         "Cancel before money moves",
         models.Empty,
         {200: answers.Transaction},
+    ),
+    _command(
+        f"{TRANSACTION}/reverse",
+        reversals.reverse,
+        "Undo it by a new, opposite transaction, once",
+        models.Undoing,
+        {201: answers.Transaction, 200: answers.Rehearsed},
+        money=True,
+        rehearsed=True,
+    ),
+    _get(
+        "/api/price-list",
+        prices.get,
+        "What orders cost",
+        answers.PriceList,
+        roles=auth.STAFF_READS,
+        query=FIELDS,
+    ),
+    _command(
+        "/api/price-list",
+        prices.put,
+        "Set what orders cost, the whole list",
+        models.NewPriceList,
+        {200: answers.PriceList},
+        method="PUT",
+        roles=auth.MONEY,
     ),
     _get(
         "/api/risk/reviews",

@@ -33,6 +33,7 @@ from gateway.errors import Problem, invalid, not_found
 from gateway.models import NewTransaction
 from gateway.outcome import LOOK, identify, once, pursue, refused
 from gateway.reads import ACCOUNTS, TRANSACTIONS
+from gateway.rehearsal import rehearse
 from stores.questions import Wanted
 
 if TYPE_CHECKING:
@@ -48,6 +49,19 @@ if TYPE_CHECKING:
 FINAL = (TransactionCompleted, TransactionFailed, TransactionCancelled)
 HEARTBEAT_S = 10.0
 LOOK_S = 1.0
+# what a dry run shows of the transaction that would be
+REHEARSED = (
+    "type",
+    "status",
+    "reason",
+    "amount",
+    "currency",
+    "fee",
+    "source_account_id",
+    "destination_account_id",
+    "original_transaction_id",
+    "balances",
+)
 
 
 async def create(call: Call) -> Answer:
@@ -55,9 +69,12 @@ async def create(call: Call) -> Answer:
     body = call.body
     assert isinstance(body, NewTransaction)
 
+    if body.dry_run:
+        return await rehearsed(call, _order(call, identify(call), body, await _owner(call, body)))
+
     async def first(identity: Identity) -> Answer:
-        owner_id = await _owner(call, body)
-        return await pursue(call, identity, _Creation(call, identity, body, owner_id))
+        command = _order(call, identity, body, await _owner(call, body))
+        return await pursue(call, identity, Creation(call, identity, command))
 
     return await once(call, identify(call), first)
 
@@ -79,34 +96,46 @@ async def _owner(call: Call, body: NewTransaction) -> str:
     return owner_id
 
 
-class _Creation:
+def _order(
+    call: Call, identity: Identity, body: NewTransaction, owner_id: str
+) -> CreateTransaction:
+    return CreateTransaction(
+        transaction_id=identity.resource_id,
+        type=TransactionType(body.type),
+        amount_minor=body.amount,
+        currency=body.currency,
+        source_account_id=body.source_account_id,
+        destination_account_id=body.destination_account_id,
+        owner_id=owner_id,
+        actor_id=call.caller.user_id,
+        privileged=call.caller.privileged,
+        rail=Rail.BOOK,
+        deadline_s=call.gateway.settings.transaction_deadline_s,
+        description=body.description or "",
+        reference=body.reference or "",
+        metadata=body.metadata or {},
+        request_hash=identity.request_hash,
+    )
+
+
+async def rehearsed(call: Call, command: CreateTransaction) -> Answer:
+    """200 with what would become of the order, were it given now. Nothing is written anywhere."""
+    row = views.plain(await rehearse(call.gateway, command))
+    shown = await shown_fully(call, row)
+    return answer({"dry_run": True} | {name: shown[name] for name in REHEARSED})
+
+
+class Creation:
     """CreateTransaction on its way. The same fold as the service's makes the answer's row."""
 
     service = "transaction"
 
-    def __init__(self, call: Call, identity: Identity, body: NewTransaction, owner_id: str) -> None:
-        self.call, self.identity = call, identity
+    def __init__(self, call: Call, identity: Identity, command: CreateTransaction) -> None:
+        self.call, self.identity, self.command = call, identity, command
         self.key = self.aggregate_id = identity.resource_id
         self.location = f"/api/transactions/{self.key}"
         self.named = {"transaction_id": self.key}
         self.rows: dict[str, DomainRow] = {}
-        self.command = CreateTransaction(
-            transaction_id=self.key,
-            type=TransactionType(body.type),
-            amount_minor=body.amount,
-            currency=body.currency,
-            source_account_id=body.source_account_id,
-            destination_account_id=body.destination_account_id,
-            owner_id=owner_id,
-            actor_id=call.caller.user_id,
-            privileged=call.caller.privileged,
-            rail=Rail.BOOK,
-            deadline_s=call.gateway.settings.transaction_deadline_s,
-            description=body.description or "",
-            reference=body.reference or "",
-            metadata=body.metadata or {},
-            request_hash=identity.request_hash,
-        )
 
     def heard(self, heard: Heard) -> Answer | Look | None:
         event = heard.event
@@ -148,7 +177,7 @@ class _Creation:
 async def cancel(call: Call) -> Answer:
     """202, or 200 with the cancelled transaction; 422 TOO_LATE when money has moved."""
     transaction_id = call.names["transaction_id"]
-    await _mine(call, transaction_id, ordering=True)
+    await mine(call, transaction_id, ordering=True)
 
     async def first(identity: Identity) -> Answer:
         return await pursue(call, identity, _Cancellation(call, identity, transaction_id))
@@ -185,7 +214,7 @@ class _Cancellation:
             return None
         if row["status"] != Status.CANCELLED:
             return refused(self.call, Reason.TOO_LATE, self.named)
-        return answer(await _shown_fully(self.call, row))
+        return answer(await shown_fully(self.call, row))
 
 
 async def read(call: Call, transaction_id: str) -> Row | None:
@@ -194,7 +223,7 @@ async def read(call: Call, transaction_id: str) -> Row | None:
     )
 
 
-async def _mine(call: Call, transaction_id: str, ordering: bool = False) -> Row:
+async def mine(call: Call, transaction_id: str, ordering: bool = False) -> Row:
     """The row, if the caller may see it (`ordering`: may give orders about it); 404 else."""
     row = await call.gateway.reads.row(call, TRANSACTIONS, transaction_id)
     if row is None:
@@ -212,12 +241,12 @@ async def _mine(call: Call, transaction_id: str, ordering: bool = False) -> Row:
 
 
 async def get(call: Call) -> Answer:
-    row = await _mine(call, call.names["transaction_id"])
-    return answer(views.picked(await _shown_fully(call, row), call.query.get("fields")))
+    row = await mine(call, call.names["transaction_id"])
+    return answer(views.picked(await shown_fully(call, row), call.query.get("fields")))
 
 
 async def trace(call: Call) -> Answer:
-    return answer(views.trace(await _mine(call, call.names["transaction_id"])))
+    return answer(views.trace(await mine(call, call.names["transaction_id"])))
 
 
 async def listing(call: Call) -> Answer:
@@ -232,9 +261,7 @@ async def listing(call: Call) -> Answer:
         currency=query.get("currency"),
     )
     listed = await lists.transactions(call, user_id, wanted, lambda row: _wanted(call, row))
-    items = [
-        views.picked(await _shown_fully(call, row), query.get("fields")) for row in listed.rows
-    ]
+    items = [views.picked(await shown_fully(call, row), query.get("fields")) for row in listed.rows]
     return answer({"items": items, "next_cursor": listed.next_cursor})
 
 
@@ -249,7 +276,7 @@ async def _search(call: Call, words: str) -> Answer:
 
     found = await reads.ask(call, "transactions", of_store, kinds=(TRANSACTIONS,))
     rows = [row for row in await reads.renewed(TRANSACTIONS, found) if _wanted(call, row)]
-    items = [views.picked(await _shown_fully(call, row), call.query.get("fields")) for row in rows]
+    items = [views.picked(await shown_fully(call, row), call.query.get("fields")) for row in rows]
     return answer({"items": items, "next_cursor": None})
 
 
@@ -281,7 +308,7 @@ def _shown(call: Call, row: Row) -> dict[str, Any]:
     return views.transaction(row, may_see)
 
 
-async def _shown_fully(call: Call, row: Row) -> dict[str, Any]:
+async def shown_fully(call: Call, row: Row) -> dict[str, Any]:
     """As `_shown`, once the owner of the destination is known."""
     destination = row["order"]["destination_account_id"]
     if destination is not None and row["balances"] and not call.caller.may(auth.STAFF_READS):
@@ -293,7 +320,7 @@ async def events(call: Call, request: web.Request) -> web.StreamResponse:
     """Server-sent events: the transaction now and after each change, until it is final."""
     transaction_id = call.names["transaction_id"]
     with call.gateway.waiting.watch("transaction", transaction_id) as watch:
-        row: Row | None = await _mine(call, transaction_id)
+        row: Row | None = await mine(call, transaction_id)
         headers = {**call.headers, "Content-Type": "text/event-stream"}
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
@@ -328,7 +355,7 @@ async def _follow(call: Call, watch: Watch, row: Row | None, response: web.Strea
 async def _shown_or_moving(call: Call, row: Row | None) -> dict[str, Any] | None:
     """None while the partition that knows whose account it is moves: look again."""
     try:
-        return await _shown_fully(call, row) if row is not None else None
+        return await shown_fully(call, row) if row is not None else None
     except Problem:
         return None
 

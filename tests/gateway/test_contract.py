@@ -69,7 +69,7 @@ async def test_what_is_not_there_may_come(people: Town, route: Route) -> None:
     admin = await people.admin()
     bodies = {"decision": {"decision": "approve"}, "roles": {"roles": ["customer"]}}
     body = bodies.get(route.path.rpartition("/")[2], {}) if route.body else None
-    got = await admin.ask(route.method, somewhere(route), body)
+    got = await admin.ask(route.method, somewhere(route), body, Idempotency_Key=str(uuid.uuid4()))
     assert (got.status, got.code) == (404, "NOT_FOUND")
     assert int(got.headers["Retry-After"]) >= 1
 
