@@ -19,6 +19,7 @@ from domain.decider import DUE
 from domain.notification import NOTIFICATION
 from domain.payment import PAYMENT
 from domain.risk import RISK
+from domain.saga import undoes
 from domain.transaction import TRANSACTION
 from domain.user import USER
 from proof.reader import Reader
@@ -91,7 +92,7 @@ class Timeline:
         """In the order of time. Raises LookupError for an id of which no event tells."""
         order = self._order(id_)
         if order is not None:
-            found = [entry for part in _parts(order) for entry in self._entries(part, order)]
+            found = [entry for part in parts_of(order) for entry in self._entries(part, order)]
             return sorted(found, key=lambda entry: entry.at_ms)
         for parts in ((Part(ACCOUNT, id_),), (Part(USER, id_), Part(RISK, id_))):
             found = [entry for part in parts for entry in self._entries(part, None)]
@@ -148,11 +149,13 @@ class Timeline:
                 entry.source = headers.get("ce_source", b"").decode().strip("/")
 
 
-def _parts(order: Order) -> list[Part]:
+def parts_of(order: Order) -> list[Part]:
     """Where a transaction leaves traces."""
     accounts = [order.source_account_id, order.destination_account_id]
+    undone = [order.terms.original_transaction_id] if order.terms and undoes(order) else []
     return [
         Part(TRANSACTION, order.transaction_id),
+        *[Part(TRANSACTION, original) for original in undone if original],  # which grants it
         Part(RISK, order.owner_id),
         *[Part(ACCOUNT, account) for account in accounts if account],
         Part(PAYMENT, order.transaction_id),
