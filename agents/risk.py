@@ -1,11 +1,15 @@
-"""Risk: scores, reviews and the blacklist. A decision on a review arrives under its owner."""
+"""Risk: scores, reviews, the blacklist. A decision on a review arrives under its owner, a configuration
+under CONFIG.
+"""
 
 from __future__ import annotations
 
 from operator import attrgetter
 
 from agents.transact import Service
-from domain.risk import RISK, AddToBlacklist, DecideReview, RemoveFromBlacklist
+from domain.blacklist import AddToBlacklist, RemoveFromBlacklist
+from domain.risk import RISK, DecideReview
+from domain.risk_config import CONFIG, SetRiskConfig
 
 SERVICE = Service(
     decider=RISK,
@@ -13,5 +17,6 @@ SERVICE = Service(
         DecideReview: lambda command: command.review_id.split(".")[0],
         AddToBlacklist: attrgetter("value"),
         RemoveFromBlacklist: attrgetter("value"),
+        SetRiskConfig: lambda _: CONFIG,
     },
 )

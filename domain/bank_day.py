@@ -32,3 +32,9 @@ def bank_day(at_ms: int) -> int:
     """The bank's day of a time, in days since 1970-01-01."""
     summer = bisect_right(CHANGES_MS, at_ms) % 2
     return (at_ms + HOUR_MS * (1 + summer)) // DAY_MS
+
+
+def bank_hour(at_ms: int) -> int:
+    """The hour on the bank's clock, 0 … 23."""
+    summer = bisect_right(CHANGES_MS, at_ms) % 2
+    return (at_ms + HOUR_MS * (1 + summer)) % DAY_MS // HOUR_MS

@@ -4,17 +4,37 @@ r"""Risk: a score from a list of rules, and a decision, before money moves.
                                                                    \--DecideReview or 24 h--> ...
 
 Keyed by the owner of the money. An approval reserves the order's amount of the owner's daily limit;
-a transaction that came to nothing frees it again.
+a transaction that came to nothing frees it again. The rules are `risk_rules`, what they obey is
+`risk_config`, what is known of a customer `behaviour`, how a model learns it `anomaly`, and whom the
+bank does not deal with `blacklist`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, TypeAlias, assert_never, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, assert_never, get_args
 
+from domain import behaviour, blacklist, risk_config
+from domain.account import AccountOpened
+from domain.anomaly import MODEL, named
 from domain.bank_day import bank_day
+from domain.behaviour import FEATURES, Customer, Recipient, customer_key
+from domain.blacklist import (
+    AddToBlacklist,
+    BlacklistApplied,
+    Blacklisted,
+    BlacklistEntryAdded,
+    BlacklistEntryRemoved,
+    BlacklistKind,
+    Held,
+    HeldAccountKept,
+    Holder,
+    OwnerBarred,
+    RemoveFromBlacklist,
+    blacklist_key,
+)
 from domain.decider import (
     DUE,
     Changes,
@@ -34,7 +54,31 @@ from domain.decider import (
     overdue,
     tick_keys,
 )
+from domain.kyc import KycLevelSet
+from domain.risk_config import (
+    CONFIG,
+    MILLION,
+    Level,
+    RiskConfig,
+    RiskConfigApplied,
+    RiskConfigRefused,
+    RiskConfigSet,
+    RiskConfiguration,
+    SetRiskConfig,
+    config_of,
+)
+from domain.risk_rules import (
+    Case,
+    Finding,
+    daily_limit,
+    day_key,
+    findings,
+    is_near_limit,
+    reason_of,
+    score_of,
+)
 from domain.saga import (
+    Client,
     Order,
     Reason,
     ReversalGranted,
@@ -50,24 +94,16 @@ from domain.saga import (
 )
 from domain.transaction import DEADLINE_LIMIT_S
 
-SERVICE = "risk"
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-DAILY_LIMIT_MINOR = 100_000  # per owner, bank day and currency
-REVIEW_AMOUNT_MINOR = 80_000  # of one order
-REVIEW_ORDERS_A_MINUTE = 30  # above it
-DECLINE_ORDERS_A_MINUTE = 60  # above it
-REVIEW_FROM, DECLINE_FROM = 50, 100  # points
+SERVICE = "risk"
 
 LISTED = "listed/"  # the prefix of the entries in owners' lists
 EXPIRE = "expire"  # the kind of a due row: nobody decided the review
 REVIEW_MS = 24 * 3600 * 1000
 RESERVED_DAYS = 3  # how many days of reservations an owner's row keeps
 MINUTE_MS = 60 * 1000
-
-
-class BlacklistKind(StrEnum):
-    USER = "user"
-    ACCOUNT = "account"
 
 
 class ReviewStatus(StrEnum):
@@ -86,57 +122,6 @@ class DecideReview:
     deadline_s: int
     actor_id: str
     note: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddToBlacklist:
-    """Decline whatever this user or account takes part in. Arrives under `value`."""
-
-    kind: BlacklistKind
-    value: str
-    note: str
-    actor_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoveFromBlacklist:
-    """Take an entry off the blacklist."""
-
-    kind: BlacklistKind
-    value: str
-    actor_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlacklistEntryAdded:
-    """An entry is on the blacklist; each risk partition hears it."""
-
-    kind: BlacklistKind
-    value: str
-    note: str
-    actor_id: str
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlacklistEntryRemoved:
-    """An entry is off the blacklist; each risk partition hears it."""
-
-    kind: BlacklistKind
-    value: str
-    actor_id: str
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlacklistApplied:
-    """One risk partition knows of a change of the blacklist from here on."""
-
-    kind: BlacklistKind
-    value: str
-    note: str
-    present: bool
-    at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +152,32 @@ class RiskCommandRefused:
     review_id: str
     command: str  # name of the command's type
     reason: Reason
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KycLevelKept:
+    """Risk knows how far the bank knows this user; the limits of that level bind from here on."""
+
+    user_id: str
+    level: int
+    version: int  # of the user, when that was said
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeaturesExtracted:
+    """How an order looked to the rules and the model: what other models can learn from."""
+
+    transaction_id: str
+    owner_id: str
+    features: dict[str, int]  # in thousandths, see behaviour.FEATURES
+    anomaly: int  # the model's word, 0 … 100
+    model: str
+    points: dict[str, int]  # by rule
+    score: int
+    verdict: str  # approved, in_review or declined
+    config_version: int
     at_ms: int
 
 
@@ -238,16 +249,6 @@ class Review:
     decided_ms: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blacklisted:
-    """Row `blacklist/<kind>/<value>`, in each partition."""
-
-    kind: BlacklistKind
-    value: str
-    note: str
-    at_ms: int
-
-
 Message: TypeAlias = (
     TransactionCreated
     | ReversalGranted
@@ -258,6 +259,11 @@ Message: TypeAlias = (
     | RemoveFromBlacklist
     | BlacklistEntryAdded
     | BlacklistEntryRemoved
+    | OwnerBarred
+    | AccountOpened
+    | KycLevelSet
+    | SetRiskConfig
+    | RiskConfigSet
     | Tick
 )
 Verdict: TypeAlias = RiskApproved | RiskDeclined | ReviewRequested
@@ -268,70 +274,16 @@ Event: TypeAlias = (
     | BlacklistEntryAdded
     | BlacklistEntryRemoved
     | BlacklistApplied
+    | HeldAccountKept
+    | OwnerBarred
+    | FeaturesExtracted
+    | KycLevelKept
+    | RiskConfigSet
+    | RiskConfigApplied
+    | RiskConfigRefused
     | RiskCommandRefused
     | ScoresForgotten
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What one rule holds against an order: points of a hundred, and the reason of a decline."""
-
-    rule: str
-    points: int
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """What the rules look at."""
-
-    order: Order
-    owner: Owner | None
-    blacklisted: bool
-    at_ms: int
-
-
-def blacklist(case: Case) -> Finding | None:
-    if not case.blacklisted:
-        return None
-    return Finding(rule="blacklist", points=100, reason=Reason.BLACKLISTED)
-
-
-def daily_limit(case: Case) -> Finding | None:
-    """What the owner ordered on the order's day, with this order, stays within the limit."""
-    order = case.order
-    key = _reserve_key(bank_day(order.created_ms), order.currency)
-    reserved_minor = case.owner.reserved.get(key, 0) if case.owner else 0
-    if reserved_minor + debited_minor(order) <= DAILY_LIMIT_MINOR:
-        return None
-    return Finding(rule="daily_limit", points=100, reason=Reason.DAILY_LIMIT)
-
-
-def amount(case: Case) -> Finding | None:
-    if case.order.amount_minor < REVIEW_AMOUNT_MINOR:
-        return None
-    return Finding(rule="amount", points=50, reason=Reason.RISK_DECLINED)
-
-
-def velocity(case: Case) -> Finding | None:
-    """Orders in this minute, this one too."""
-    orders = _orders_in_minute(case.owner, case.at_ms) + 1
-    if orders <= REVIEW_ORDERS_A_MINUTE:
-        return None
-    points = 100 if orders > DECLINE_ORDERS_A_MINUTE else 50
-    return Finding(rule="velocity", points=points, reason=Reason.RISK_DECLINED)
-
-
-Rule: TypeAlias = Callable[[Case], Finding | None]
-RULES_FOR_ALL: tuple[Rule, ...] = (blacklist,)
-RULES_OF_BEHAVIOUR: tuple[Rule, ...] = (daily_limit, velocity, amount)  # bind what customers order
-
-
-def findings(case: Case) -> list[Finding]:
-    """What the rules hold against an order, in the order of the rules."""
-    rules = RULES_FOR_ALL if case.order.privileged else RULES_FOR_ALL + RULES_OF_BEHAVIOUR
-    return [finding for rule in rules if (finding := rule(case)) is not None]
 
 
 def decide(rows: Rows, message: Message, at_ms: int) -> Sequence[Event]:
@@ -342,24 +294,20 @@ def decide(rows: Rows, message: Message, at_ms: int) -> Sequence[Event]:
             return _release(rows, message.order, at_ms)
         case DecideReview():
             return _decide_review(rows, message, at_ms)
-        case AddToBlacklist():
-            return (
-                BlacklistEntryAdded(
-                    kind=message.kind,
-                    value=message.value,
-                    note=message.note,
-                    actor_id=message.actor_id,
-                    at_ms=at_ms,
-                ),
-            )
-        case RemoveFromBlacklist():
-            return (
-                BlacklistEntryRemoved(
-                    kind=message.kind, value=message.value, actor_id=message.actor_id, at_ms=at_ms
-                ),
-            )
+        case AddToBlacklist() | RemoveFromBlacklist():
+            return blacklist.change(message, at_ms)
         case BlacklistEntryAdded() | BlacklistEntryRemoved():
-            return _apply_blacklist(rows, message, at_ms)
+            return blacklist.apply(rows, message, at_ms)
+        case OwnerBarred():
+            return blacklist.bar(rows, message, at_ms)
+        case AccountOpened():
+            return blacklist.keep_account(rows, message, at_ms)
+        case KycLevelSet():
+            return _keep_level(rows, message, at_ms)
+        case SetRiskConfig():
+            return risk_config.set_config(rows, message, at_ms)
+        case RiskConfigSet():
+            return risk_config.apply_config(rows, message, at_ms)
         case Tick():
             return _tick(rows, message, at_ms)
         case _:
@@ -372,22 +320,108 @@ def _score(rows: Rows, fact: TransactionCreated | ReversalGranted, at_ms: int) -
         return ()
     if at_ms > order.deadline_ms:
         return (_declined(order, 0, Reason.DEADLINE_PASSED, (), "risk", fact.steps, at_ms),)
-    found = findings(
-        Case(
-            order=order,
-            owner=rows.get(owner_key(order.owner_id)),
-            blacklisted=any(key in rows for key in _blacklist_keys(order)),
-            at_ms=at_ms,
+    client = fact.client if isinstance(fact, TransactionCreated) else None
+    if order.privileged:
+        if not blacklist.barred(rows, order, client):
+            return (_approved(order, 0, "risk", fact.steps, at_ms),)
+        return _verdict(Case(order=order, at_ms=at_ms, blacklisted=True), rows, fact.steps)
+    return _verdict(case_of(rows, order, client, at_ms), rows, fact.steps)
+
+
+def case_of(rows: Rows, order: Order, client: Client | None, at_ms: int) -> Case:
+    """What the rules look at when a customer orders; `rows`: those that `scoring_keys` names."""
+    config = config_of(rows)
+    owner: Owner | None = rows.get(owner_key(order.owner_id))
+    customer: Customer | None = rows.get(customer_key(order.owner_id))
+    is_new = behaviour.is_new_recipient(rows, order)
+    features = behaviour.features(customer, order, is_new, at_ms)
+    return Case(
+        order=order,
+        at_ms=at_ms,
+        blacklisted=blacklist.barred(rows, order, client),
+        config=config,
+        reserved_minor=_reserved_minor(owner, order),
+        in_minute=_orders_in_minute(owner, at_ms),
+        customer=customer,
+        is_new_recipient=is_new,
+        features=features,
+        anomaly=MODEL.score(customer.learnt if customer is not None else None, features),
+        level=_level(config, customer),
+    )
+
+
+def scoring_keys(order: Order, client: Client | None) -> tuple[RowKey, ...]:
+    """The rows that an order is scored by."""
+    listed = blacklist.barring(order, client)
+    return (
+        (*_order_keys(order), *listed)
+        if order.privileged
+        else (
+            *_order_keys(order),
+            *listed,
+            *_customer_keys(order),
         )
     )
-    score = min(100, sum(finding.points for finding in found))
+
+
+def _verdict(case: Case, rows: Rows, steps: tuple[Step, ...]) -> Sequence[Event]:
+    """The decision, and now and then what it was decided from."""
+    order, config, at_ms = case.order, case.config, case.at_ms
+    found = findings(case)
+    score = score_of(found)
     rules = tuple(finding.rule for finding in found)
-    if score >= DECLINE_FROM:
-        reason = max(found, key=lambda finding: finding.points).reason
-        return (_declined(order, score, reason, rules, "risk", fact.steps, at_ms),)
-    if score >= REVIEW_FROM:
-        return (_review(order, score, rules, fact.steps, at_ms),)
-    return (_approved(order, score, "risk", fact.steps, at_ms),)
+    verdict: Verdict
+    if score >= config.decline_from:
+        verdict = _declined(order, score, reason_of(found), rules, "risk", steps, at_ms)
+        state = ScoreState.DECLINED
+    elif score >= config.review_from:
+        verdict, state = _review(order, score, rules, steps, at_ms), ScoreState.IN_REVIEW
+    else:
+        verdict, state = _approved(order, score, "risk", steps, at_ms), ScoreState.APPROVED
+    told = score >= config.features_from or _is_sampled(order, config.features_ppm)
+    if told and not order.privileged:
+        return verdict, _extracted(case, found, score, state, risk_config.version_of(rows))
+    return (verdict,)
+
+
+def _is_sampled(order: Order, ppm: int) -> bool:
+    """The same orders whoever asks, and whenever."""
+    if not ppm:
+        return False
+    digest = hashlib.sha256(order.transaction_id.encode()).digest()
+    return int.from_bytes(digest[:8], "big") % MILLION < ppm
+
+
+def _extracted(
+    case: Case, found: Sequence[Finding], score: int, state: ScoreState, version: int
+) -> FeaturesExtracted:
+    return FeaturesExtracted(
+        transaction_id=case.order.transaction_id,
+        owner_id=case.order.owner_id,
+        features=named(FEATURES, case.features),
+        anomaly=case.anomaly,
+        model=MODEL.name,
+        points={finding.rule: finding.points for finding in found},
+        score=score,
+        verdict=state.value,
+        config_version=version,
+        at_ms=case.at_ms,
+    )
+
+
+def _level(config: RiskConfig, customer: Customer | None) -> Level:
+    """A level that the configuration does not know is its highest."""
+    level = customer.level if customer is not None else 0
+    return config.levels[min(level, len(config.levels) - 1)]
+
+
+def _keep_level(rows: Rows, fact: KycLevelSet, at_ms: int) -> Sequence[Event]:
+    customer: Customer | None = rows.get(customer_key(fact.user_id))
+    if customer is not None and customer.level_version >= fact.version:
+        return ()
+    return (
+        KycLevelKept(user_id=fact.user_id, level=fact.level, version=fact.version, at_ms=at_ms),
+    )
 
 
 def _approved(
@@ -452,6 +486,8 @@ def _decide_review(rows: Rows, command: DecideReview, at_ms: int) -> Sequence[Ev
     wanted = ReviewStatus.APPROVED if command.approve else ReviewStatus.DECLINED
     if review.status is wanted and review.actor_id == command.actor_id:
         return ()
+    if command.actor_id in (review.order.owner_id, review.order.actor_id):
+        return _refuse(command, Reason.OWN_CASE, at_ms)
     if review.status is not ReviewStatus.OPEN:
         return _refuse(command, Reason.REVIEW_DECIDED, at_ms)
     if command.approve and not 0 < command.deadline_s <= DEADLINE_LIMIT_S:
@@ -460,11 +496,20 @@ def _decide_review(rows: Rows, command: DecideReview, at_ms: int) -> Sequence[Ev
     order, steps = review.order, review.steps
     if not command.approve:
         return (word, _review_declined(review, Reason.REVIEW_DECLINED, at_ms))
-    owner = rows.get(owner_key(order.owner_id))
-    if daily_limit(Case(order=order, owner=owner, blacklisted=False, at_ms=at_ms)) is not None:
+    if daily_limit(_day_of(rows, order, at_ms)) is not None:
         return (word, _review_declined(review, Reason.DAILY_LIMIT, at_ms))
     resumed = replace(order, deadline_ms=at_ms + command.deadline_s * 1000)
     return (word, _approved(resumed, review.score, "review", steps, at_ms))
+
+
+def _day_of(rows: Rows, order: Order, at_ms: int) -> Case:
+    """What the daily limit looks at."""
+    return Case(
+        order=order,
+        at_ms=at_ms,
+        reserved_minor=_reserved_minor(rows.get(owner_key(order.owner_id)), order),
+        level=_level(config_of(rows), rows.get(customer_key(order.owner_id))),
+    )
 
 
 def _decided(
@@ -483,19 +528,6 @@ def _decided(
 def _review_declined(review: Review, reason: Reason, at_ms: int) -> RiskDeclined:
     steps = review.steps
     return _declined(review.order, review.score, reason, review.rules, "review", steps, at_ms)
-
-
-def _apply_blacklist(
-    rows: Rows, fact: BlacklistEntryAdded | BlacklistEntryRemoved, at_ms: int
-) -> Sequence[Event]:
-    present = isinstance(fact, BlacklistEntryAdded)
-    note = fact.note if isinstance(fact, BlacklistEntryAdded) else ""
-    row: Blacklisted | None = rows.get(blacklist_key(fact.kind, fact.value))
-    if (row is not None) is present and (row is None or row.note == note):
-        return ()
-    return (
-        BlacklistApplied(kind=fact.kind, value=fact.value, note=note, present=present, at_ms=at_ms),
-    )
 
 
 def _tick(rows: Rows, tick: Tick, at_ms: int) -> Sequence[Event]:
@@ -535,12 +567,22 @@ def evolve(rows: Rows, event: Event) -> Changes:
             return _released(rows, event)
         case ReviewDecided():
             return _review_decided(rows, event)
-        case BlacklistApplied():
-            key = blacklist_key(event.kind, event.value)
-            return {key: _blacklisted(event) if event.present else None}
+        case BlacklistApplied() | HeldAccountKept():
+            return blacklist.evolve(rows, event)
+        case RiskConfigSet() | RiskConfigApplied():
+            return risk_config.configured(event)
+        case KycLevelKept():
+            return _levelled(rows, event)
         case ScoresForgotten():
             return forgotten(rows, event.due)
-        case BlacklistEntryAdded() | BlacklistEntryRemoved() | RiskCommandRefused():
+        case (
+            BlacklistEntryAdded()
+            | BlacklistEntryRemoved()
+            | OwnerBarred()
+            | FeaturesExtracted()
+            | RiskConfigRefused()
+            | RiskCommandRefused()
+        ):
             return {}
         case _:
             assert_never(event)
@@ -569,10 +611,36 @@ def _scored(rows: Rows, event: Verdict, state: ScoreState, reserved_minor: int) 
         )
     if before is None or reserved_minor:
         changes[owner_key(order.owner_id)] = _owner(owner, order, score, before is None)
-    if state is not ScoreState.IN_REVIEW:
-        due, expiry = forget(rows, event.at_ms, key, entry)
+    leaving = [key, entry] if state is not ScoreState.IN_REVIEW else []
+    if not order.privileged:
+        behaved = _behaved(rows, event, before is None)
+        changes |= behaved
+        leaving += [row for row in behaved if row.startswith("recipient/")]
+    if leaving:
+        due, expiry = forget(rows, event.at_ms, *leaving)
         changes[due] = expiry
     return changes
+
+
+def _behaved(rows: Rows, event: Verdict, is_new: bool) -> Changes:
+    """What the order shows of the customer: that they ordered, and how, once it was approved."""
+    order, at_ms = event.order, event.at_ms
+    key = customer_key(order.owner_id)
+    customer: Customer | None = rows.get(key)
+    if is_new or customer is None:
+        config = config_of(rows)
+        near = is_near_limit(order, _level(config, customer), config)
+        customer = behaviour.counted(rows, order, near, at_ms)
+    if not isinstance(event, RiskApproved):
+        return {key: customer}
+    customer = behaviour.learnt_from(rows, customer, order, at_ms)
+    return {key: customer, **behaviour.paid(rows, order, at_ms)}
+
+
+def _levelled(rows: Rows, event: KycLevelKept) -> Changes:
+    key = customer_key(event.user_id)
+    customer: Customer = rows.get(key) or Customer(user_id=event.user_id, amounts={})
+    return {key: replace(customer, level=event.level, level_version=event.version)}
 
 
 def _owner(owner: Owner | None, order: Order, score: Score, is_new: bool) -> Owner:
@@ -593,6 +661,10 @@ def _reserve(reserved: dict[str, int], score: Score) -> dict[str, int]:
     key = _reserve_key(score.day, score.currency)
     kept[key] = kept.get(key, 0) + score.reserved_minor
     return kept
+
+
+def _reserved_minor(owner: Owner | None, order: Order) -> int:
+    return owner.reserved.get(day_key(order), 0) if owner is not None else 0
 
 
 def _reserve_key(day: int, currency: str) -> str:
@@ -662,10 +734,6 @@ def _released(rows: Rows, event: RiskReleased) -> Changes:
     }
 
 
-def _blacklisted(event: BlacklistApplied) -> Blacklisted:
-    return Blacklisted(kind=event.kind, value=event.value, note=event.note, at_ms=event.at_ms)
-
-
 def review_id(order: Order) -> str:
     return f"{order.owner_id}.{order.transaction_id}"
 
@@ -686,30 +754,21 @@ def review_key(review_id: str) -> RowKey:
     return f"review/{review_id}"
 
 
-def blacklist_key(kind: BlacklistKind, value: str) -> RowKey:
-    return f"blacklist/{kind.value}/{value}"
-
-
-def _blacklist_keys(order: Order) -> list[RowKey]:
-    accounts = (order.source_account_id, order.destination_account_id)
-    return [
-        blacklist_key(BlacklistKind.USER, order.owner_id),
-        *[blacklist_key(BlacklistKind.ACCOUNT, account) for account in accounts if account],
-    ]
-
-
-def keys(message: Message | Event) -> Sequence[RowKey]:
+def keys(message: Message | Event) -> Sequence[RowKey]:  # noqa: C901 - a case a message
     match message:
-        case TransactionCreated() | ReversalGranted():
-            return (*_order_keys(message.order), *_blacklist_keys(message.order))
-        case RiskApproved() | RiskDeclined():
-            return (*_order_keys(message.order), expiry_key(message.at_ms))
-        case ReviewRequested():
-            return _order_keys(message.order)
+        case TransactionCreated():
+            return scoring_keys(message.order, message.client)
+        case ReversalGranted():
+            return scoring_keys(message.order, None)
+        case RiskApproved() | RiskDeclined() | ReviewRequested():
+            order = message.order
+            behaved = () if order.privileged else _customer_keys(order)
+            return (*_order_keys(order), *behaved, expiry_key(message.at_ms))
         case TransactionFailed() | TransactionCancelled():
             return (*_order_keys(message.order), review_key(review_id(message.order)))
         case DecideReview():
-            return _review_keys(message.review_id)
+            owner_id = message.review_id.rpartition(".")[0]
+            return (*_review_keys(message.review_id), customer_key(owner_id), CONFIG)
         case ReviewDecided():
             return (*_review_keys(message.review_id), expiry_key(message.at_ms))
         case ScoresForgotten():
@@ -717,7 +776,24 @@ def keys(message: Message | Event) -> Sequence[RowKey]:
         case RiskReleased():
             return (score_key(message.transaction_id), owner_key(message.owner_id))
         case BlacklistEntryAdded() | BlacklistEntryRemoved():
+            return (
+                blacklist_key(message.kind, message.value),
+                blacklist.holder_key(message.value),
+            )
+        case BlacklistApplied():
             return (blacklist_key(message.kind, message.value),)
+        case OwnerBarred():
+            return blacklist.bar_keys(message)
+        case AccountOpened():
+            return (
+                blacklist.held_key(message.user_id, message.account_id),
+                blacklist.holder_key(message.user_id),
+                blacklist_key(BlacklistKind.USER, message.user_id),
+            )
+        case KycLevelSet() | KycLevelKept():
+            return (customer_key(message.user_id),)
+        case SetRiskConfig() | RiskConfigSet():
+            return (CONFIG,)
         case Tick():
             return tick_keys(message)
         case _:
@@ -729,6 +805,10 @@ def _review_keys(review_id: str) -> tuple[RowKey, RowKey, RowKey]:
     return review_key(review_id), owner_key(owner_id), score_key(transaction_id)
 
 
+def _customer_keys(order: Order) -> tuple[RowKey, ...]:
+    return (CONFIG, customer_key(order.owner_id), *behaviour.recipient_keys(order))
+
+
 def _order_keys(order: Order) -> tuple[RowKey, RowKey]:
     return score_key(order.transaction_id), owner_key(order.owner_id)
 
@@ -737,8 +817,12 @@ def aggregate_id(event: Event) -> str:
     match event:
         case RiskApproved() | RiskDeclined() | ReviewRequested():
             return event.order.owner_id
-        case RiskReleased():
+        case RiskReleased() | FeaturesExtracted():
             return event.owner_id
+        case HeldAccountKept() | OwnerBarred() | KycLevelKept():
+            return event.user_id
+        case RiskConfigSet() | RiskConfigApplied() | RiskConfigRefused():
+            return CONFIG
         case ReviewDecided() | RiskCommandRefused():
             return event.review_id
         case BlacklistEntryAdded() | BlacklistEntryRemoved() | BlacklistApplied():
@@ -753,7 +837,20 @@ RISK = Decider(
     service=SERVICE,
     messages=get_args(Message),
     events=get_args(Event),
-    rows=(Owner, Score, ListedTransaction, Review, Blacklisted, Due, Expiry),
+    rows=(
+        Owner,
+        Score,
+        ListedTransaction,
+        Review,
+        Blacklisted,
+        Holder,
+        Held,
+        Customer,
+        Recipient,
+        RiskConfiguration,
+        Due,
+        Expiry,
+    ),
     keys=keys,
     decide=decide,
     evolve=evolve,

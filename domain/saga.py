@@ -74,8 +74,10 @@ class Reason(StrEnum):
     TOKEN_INVALID = "TOKEN_INVALID"
     TOKEN_REUSED = "TOKEN_REUSED"
     TOO_LATE = "TOO_LATE"
+    TRANSACTION_LIMIT = "TRANSACTION_LIMIT"
     TRANSACTION_NOT_FOUND = "TRANSACTION_NOT_FOUND"
     USER_NOT_FOUND = "USER_NOT_FOUND"
+    VERSION_PASSED = "VERSION_PASSED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +180,18 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """Whence an order came and where outside the bank it goes, as far as the gateway knows.
+
+    For risk's blacklist alone, so it travels no further; None for what staff and machines order.
+    """
+
+    addresses: tuple[str, ...]  # the client's IP address, and the networks that it is in
+    iban: str  # what an IBAN is listed by, see gateway/risk.py
+    countries: tuple[str, ...]  # ISO 3166-1 alpha-2, of the payment method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionCreated:
     """transaction: the order is valid and known; nothing has moved."""
 
@@ -188,6 +202,7 @@ class TransactionCreated:
     request_hash: str
     at_ms: int
     steps: tuple[Step, ...]
+    client: Client | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

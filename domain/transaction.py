@@ -51,6 +51,7 @@ from domain.saga import (
     Balance,
     CancelRequested,
     CancelTooLate,
+    Client,
     CreditRefused,
     DebitRefused,
     DebitReversed,
@@ -119,6 +120,7 @@ class CreateTransaction:
     metadata: dict[str, str]
     request_hash: str
     terms: Terms | None = None  # what the client says beyond amount and accounts
+    client: Client | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +293,7 @@ def _create(rows: Rows, command: CreateTransaction, at_ms: int) -> Sequence[Even
             request_hash=command.request_hash,
             at_ms=at_ms,
             steps=traced((), "validate", SERVICE, "accepted", at_ms),
+            client=command.client,
         ),
     )
 

@@ -84,8 +84,10 @@ TITLES: dict[Reason, str] = {
     Reason.RISK_DECLINED: "Declined by the risk rules",
     Reason.TOKEN_INVALID: "The mailed token is wrong, was used, or its time is over",
     Reason.TOO_LATE: "Money has moved: it is too late to cancel",
+    Reason.TRANSACTION_LIMIT: "This is more than may be ordered at once",
     Reason.TRANSACTION_NOT_FOUND: "There is no such transaction",
     Reason.USER_NOT_FOUND: "There is no such user",
+    Reason.VERSION_PASSED: "This replaces a version that was replaced already",
 }
 CODES.update({reason.value: (422, title) for reason, title in TITLES.items()})
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from domain.risk import (
+from domain.blacklist import (
     AddToBlacklist,
     BlacklistEntryAdded,
     BlacklistEntryRemoved,
     BlacklistKind,
-    DecideReview,
     RemoveFromBlacklist,
-    ReviewDecided,
-    ReviewStatus,
-    RiskCommandRefused,
     blacklist_key,
-    review_key,
 )
+from domain.risk import DecideReview, ReviewDecided, ReviewStatus, RiskCommandRefused, review_key
 from gateway import lists, pages, views
 from gateway.answer import Answer, answer
 from gateway.errors import Problem, not_found, state_unavailable

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel
 
 from domain.account import Status as AccountStatus
-from domain.risk import BlacklistKind, ReviewStatus
+from domain.blacklist import BlacklistKind
+from domain.risk import ReviewStatus
 from domain.saga import TransactionType
 from domain.transaction import Status as TransactionStatus
 from domain.user import Role

@@ -28,6 +28,7 @@ MODULES = {  # of what stands in more files than the one that is named like it
     SHARED: ("saga", "decider", "ledger"),
     "transaction": ("transaction", "prices"),
     "user": ("user", "person", "credentials", "session", "kyc"),
+    "risk": ("risk", "risk_config", "blacklist", "behaviour", "anomaly"),
 }
 AVRO = Path(__file__).parent / "avro"
 PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import orjson
 
 from domain.account import Account
+from domain.blacklist import Blacklisted
 from domain.notification import Notification
 from domain.payment import Payment
-from domain.risk import Blacklisted, Review
+from domain.risk import Review
 from domain.services import DECIDERS
 from domain.transaction import Transaction
 from domain.user import User

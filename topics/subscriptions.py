@@ -18,10 +18,12 @@ from typing import Any, Final, TypeAlias
 
 from domain.account import AccountOpened, CreditsGathered, SourceLeg
 from domain.audit import HeadTold
+from domain.blacklist import BlacklistEntryAdded, BlacklistEntryRemoved, OwnerBarred
+from domain.kyc import KycLevelSet
 from domain.notification import NotificationRequested
 from domain.person import normalised
 from domain.prices import PriceListSet
-from domain.risk import BlacklistEntryAdded, BlacklistEntryRemoved
+from domain.risk_config import RiskConfigSet
 from domain.saga import (
     AccountCredited,
     AccountDebited,
@@ -115,6 +117,7 @@ NOT_RESERVED = {
     Reason.REVIEW_DECLINED,
     Reason.REVIEW_EXPIRED,
     Reason.RISK_DECLINED,
+    Reason.TRANSACTION_LIMIT,
     Reason.TRANSACTION_NOT_FOUND,
 }
 
@@ -252,6 +255,10 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
     _on(PriceListSet, TRANSACTION, EVERY),
     _on(BlacklistEntryAdded, RISK, EVERY),
     _on(BlacklistEntryRemoved, RISK, EVERY),
+    _on(OwnerBarred, RISK, EVERY),
+    _on(RiskConfigSet, RISK, EVERY),
+    _on(AccountOpened, RISK, "user_id"),
+    _on(KycLevelSet, RISK, "user_id"),
     _on(AddressReserved, USER, "user_id"),
     _on(AddressClaimed, USER, "user_id"),
     _on(EmailChanged, USER, "former_address", _has_moved),

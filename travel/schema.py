@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from domain.account import Account, Leg
 from domain.analytics import Behaviour, Clock, Counted, UserDay, Window
 from domain.audit import Chain, Heads
+from domain.behaviour import Customer
+from domain.blacklist import Blacklisted
 from domain.holds import Hold
 from domain.kyc import KycOpen
 from domain.ledger import SystemBalance
@@ -28,7 +30,8 @@ from domain.notification import Notification
 from domain.payment import Payment
 from domain.person import User
 from domain.prices import PRICE_LIST, PriceList
-from domain.risk import Blacklisted, ListedTransaction, Owner, Review, Score
+from domain.risk import ListedTransaction, Owner, Review, Score
+from domain.risk_config import CONFIG, RiskConfiguration
 from domain.services import DECIDERS
 from domain.session import Session
 from domain.transaction import Reversal, Transaction
@@ -46,8 +49,9 @@ PRIVATE = (
     "mailed/",
     "refresh/",
 )  # rows that private events alone make
-# rows without a table: what is due, and indexes of `user_accounts` and `sessions`
+# rows without a table: what is due, indexes of `user_accounts` and `sessions`, and what risk asks alone
 OMITTED = (*PRIVATE, "due/", "has-account/", "sessions-of/", "session-slot/")
+OMITTED += ("holder/", "held/", "recipient/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,6 +369,25 @@ TABLES: tuple[Table, ...] = (
         key=("user_id",),
         about="what risk knows of who orders: counts, and what is reserved of daily limits",
         aggregate=_first,
+    ),
+    Table(
+        name="risk_customers",
+        service="risk",
+        row=Customer,
+        prefix="customer/",
+        key=("user_id",),
+        about="users as those who order: KYC level, counts, amounts, what the model learnt",
+        aggregate=_first,
+    ),
+    Table(
+        name="risk_config",
+        service="risk",
+        row=RiskConfiguration,
+        prefix=CONFIG,
+        key=(),
+        about="limits, thresholds and weights that orders are scored by now",
+        aggregate=None,
+        first_only=True,
     ),
     Table(
         name="risk_scores",

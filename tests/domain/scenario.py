@@ -10,6 +10,7 @@ from domain.account import Account, FreezeAccount, OpenAccount
 from domain.decider import DUE, Overlay, Tick, apply, due_at_ms, handle
 from domain.ledger import sums, trial_balance
 from domain.payment import RailAnswered, RailOperation, RailOutcome
+from domain.risk import FeaturesExtracted
 from domain.saga import (
     PaymentRequested,
     Rail,
@@ -200,6 +201,7 @@ class Scenario:
             type(event).__name__
             for event in self.said
             if getattr(getattr(event, "order", event), "transaction_id", "") == "t1"
+            and not isinstance(event, FeaturesExtracted)
         ]
 
     def check(self) -> None:

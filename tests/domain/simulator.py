@@ -29,7 +29,7 @@ from domain.account import (
     ReturnSuspended,
     UnfreezeAccount,
 )
-from domain.bank_day import bank_day
+from domain.blacklist import AddToBlacklist, BlacklistKind, RemoveFromBlacklist
 from domain.decider import (
     DUE,
     FORGET,
@@ -47,13 +47,7 @@ from domain.ledger import CLEARING, FEES, SUSPENSE, sums, trial_balance
 from domain.notification import NotificationRequested
 from domain.payment import RailAnswered, RailOperation, RailOutcome
 from domain.prices import PRICE_LIST, PRICED, Price, SetPriceList
-from domain.risk import (
-    AddToBlacklist,
-    BlacklistKind,
-    DecideReview,
-    RemoveFromBlacklist,
-    ReviewStatus,
-)
+from domain.risk import DecideReview, ReviewStatus
 from domain.saga import (
     AccountDebited,
     DebitReversed,
@@ -74,6 +68,7 @@ from domain.saga import (
 from domain.services import DECIDERS
 from domain.transaction import CancelTransaction, CreateTransaction
 from domain.user import RegisterUser, Role
+from tests.domain import simulated_risk
 from topics.subscriptions import EVERY, Gathered, Route, gathers, relays, route
 
 START_MS = 1_790_000_000_000
@@ -149,9 +144,13 @@ class Bank:
 
     # the wires
 
+    def home(self, key: str) -> int:
+        """The partition of an aggregate."""
+        return crc32(key.encode()) % PARTITIONS
+
     def send(self, service: str, key: str, message: Any) -> None:
         """Append to the inbox; now and then twice."""
-        place = (service, crc32(key.encode()) % PARTITIONS)
+        place = (service, self.home(key))
         self.inboxes[place].append((message, self.now_ms))
         if self.odds.duplicate and self.chance.random() < self.odds.duplicate:
             self.inboxes[place].append((message, self.now_ms))
@@ -456,7 +455,7 @@ def act(bank: Bank) -> None:  # noqa: C901 - a case an action
     """One thing that somebody does."""
     chance = bank.chance
     account_id = chance.choice(ACCOUNTS)
-    match chance.randrange(26):
+    match chance.randrange(27):
         case 0 | 1 | 2 | 3 | 4 | 5 | 16:
             order(bank)
         case 6:
@@ -492,6 +491,8 @@ def act(bank: Bank) -> None:  # noqa: C901 - a case an action
             order(bank, type=TransactionType.PAYMENT)
         case 25:
             set_prices(bank)
+        case 26:
+            simulated_risk.act(bank, chance.choice(PEOPLE))
         case _:
             decide_reviews(bank)
 
@@ -670,7 +671,7 @@ def laws(bank: Bank) -> None:
     check_money(bank)
     check_undone(bank)
     check_holds(bank)
-    check_daily_limits(bank)
+    simulated_risk.check(bank, expect)
     check_rail(bank)
     check_lists(bank)
     check_fold(bank)
@@ -810,21 +811,6 @@ def check_undone(bank: Bank) -> None:
             expect(row.reversal_id == wanted, f"{original_id} is granted to {row}, not {wanted}")
 
 
-def check_daily_limits(bank: Bank) -> None:
-    """What is reserved of an owner's day is exactly what completed of it, never above the limit."""
-    spent: Counter[tuple[str, str]] = Counter()
-    for event in bank.finals():
-        if isinstance(event, TransactionCompleted) and not event.order.privileged:
-            day = f"{bank_day(event.order.created_ms)}/{event.order.currency}"
-            spent[event.order.owner_id, day] += debited_minor(event.order)
-    for _, row in bank.all_rows("risk"):
-        if isinstance(row, risk.Owner):
-            for day, minor in row.reserved.items():
-                wanted = spent[row.user_id, day]
-                expect(minor == wanted, f"{row.user_id} {day}: {minor} reserved, {wanted} done")
-                expect(minor <= risk.DAILY_LIMIT_MINOR, f"above the limit: {row}")
-
-
 def check_rail(bank: Bank) -> None:
     """The provider moved the money of what completed, and gave back, or keeps, all other."""
     for event in bank.finals():
@@ -896,11 +882,10 @@ def check_forgetting(bank: Bank) -> None:
         PRICE_LIST,
         "account/",
         "ledger/",
-        "owner/",
-        "blacklist/",
         "user/",
         "address/",
         "credentials/",
+        *simulated_risk.STAY,
     )
     stay += ("accounts-of/", "account-of/", "has-account/")
     left = [key for rows in bank.rows.values() for key in rows if not key.startswith(stay)]

@@ -11,8 +11,9 @@ from domain.account import (
     ReturnSuspended,
     UnfreezeAccount,
 )
+from domain.blacklist import AddToBlacklist, BlacklistKind
 from domain.payment import RailOutcome
-from domain.risk import AddToBlacklist, BlacklistKind, DecideReview
+from domain.risk import DecideReview
 from domain.saga import (
     AccountCredited,
     AccountDebited,

@@ -18,7 +18,8 @@ from domain.prices import (
     SetPriceList,
     fee_minor,
 )
-from domain.risk import DAILY_LIMIT_MINOR, DecideReview
+from domain.risk import DecideReview
+from domain.risk_config import DEFAULT
 from domain.saga import (
     AccountCredited,
     AccountDebited,
@@ -201,7 +202,7 @@ def test_the_daily_limit_sees_amount_and_fee(town: Scenario) -> None:
     for n, amount_minor in enumerate((50_000, 49_850)):  # these cost 75 each
         town.send(transfer(amount_minor, transaction_id=f"t{n}")).run()
     (reserved,) = town.rows["risk"]["owner/u-ada"].reserved.values()
-    assert reserved == DAILY_LIMIT_MINOR
+    assert reserved == DEFAULT.levels[0].day_minor
     town.send(transfer(1, transaction_id="t9")).run()
     assert town.final("t9").reason is Reason.DAILY_LIMIT
     town.check()

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from domain.blacklist import AddToBlacklist, BlacklistKind
 from domain.decider import KEEP_FINAL_MS
-from domain.risk import AddToBlacklist, BlacklistKind
 from domain.saga import (
     AccountDebited,
     DebitReversed,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from domain.account import AccountOpened, FreezeAccount
-from domain.risk import AddToBlacklist, BlacklistKind, RemoveFromBlacklist
+from domain.blacklist import AddToBlacklist, BlacklistKind, RemoveFromBlacklist
 from domain.saga import Rail, TransactionType
 from tests.agents.memory import open_account, order
 from tests.stores.mysql_database import sql

@@ -17,12 +17,8 @@ from domain.account import (
     CloseAccount,
     FreezeAccount,
 )
-from domain.risk import (
-    AddToBlacklist,
-    BlacklistApplied,
-    BlacklistKind,
-    DecideReview,
-)
+from domain.blacklist import AddToBlacklist, BlacklistApplied, BlacklistKind
+from domain.risk import DecideReview
 from domain.saga import (
     AccountDebited,
     DebitReversed,
