@@ -50,8 +50,16 @@ PRIVATE = (
     "refresh/",
 )  # rows that private events alone make
 # rows without a table: what is due, indexes of `user_accounts` and `sessions`, and what risk asks alone
-OMITTED = (*PRIVATE, "due/", "has-account/", "sessions-of/", "session-slot/")
-OMITTED += ("holder/", "held/", "recipient/")
+OMITTED = (
+    *PRIVATE,
+    "due/",
+    "has-account/",
+    "sessions-of/",
+    "session-slot/",
+    "holder/",
+    "held/",
+    "recipient/",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
