@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 GZIP_FROM_BYTES = 1024
 BODY_S = 30.0  # for a client to send its body
+ASIDE_BYTES = 256 << 10  # a body beyond it is parsed in a thread
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 PRINTABLE = re.compile(r"^[\x21-\x7e]{1,128}$")
 TRACE = web.RequestKey("trace", Trace)
@@ -216,14 +217,22 @@ async def _raw_body(route: Route, request: web.Request) -> Any:
         return {}
     if not data and route.body_in_query:
         return dict(request.query)
+    parse = _parser(route, request, data)
+    if len(data) > ASIDE_BYTES:  # other requests are not to wait for it
+        return await asyncio.to_thread(parse, data)
+    return parse(data)
+
+
+def _parser(route: Route, request: web.Request, data: bytes) -> Callable[[bytes], Any]:
+    """What reads a body of the type that it is declared to be; 415 for any other."""
     declared = request.content_type if "Content-Type" in request.headers else None
     if declared in NDJSON and route.body is Bulk:
-        return parsed_lines(data)
+        return parsed_lines
     if declared is None or _is_json(declared):
-        return parsed(data)
+        return parsed
     # curl and urllib declare a form when nobody told them what it is
     if declared == "application/x-www-form-urlencoded" and data[:1] in (b"{", b"["):
-        return parsed(data)
+        return parsed
     raise Problem("UNSUPPORTED_MEDIA_TYPE", f"it is {declared[:100]}")
 
 
