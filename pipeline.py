@@ -32,7 +32,20 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 
 import logs
-from agents import account, analytics, audit, notification, payment, rail, risk, transaction, user
+from agents import (
+    account,
+    analytics,
+    audit,
+    currency,
+    notification,
+    payment,
+    rail,
+    rates_feed,
+    risk,
+    transaction,
+    user,
+)
+from agents.ask import Question, Unanswered, ask
 from agents.observe import Observe
 from agents.perform import Perform
 from agents.project import Lost, Project, Written
@@ -42,6 +55,16 @@ from agents.relay import Relay
 from agents.transact import Shell
 from agents.wiring import Wiring
 from agents.worker import CannotStart, Workers
+from domain.currency import (
+    BASE,
+    RATES,
+    CurrencyCommandRefused,
+    FeedScheduled,
+    RateSource,
+    RatesSet,
+    ScheduleFeed,
+    SetRates,
+)
 from domain.services import DECIDERS
 from domain.user import RegisterUser, Role, UserCommandRefused, UserRegistered
 from proof import chain
@@ -51,6 +74,7 @@ from proof.positions import status
 from proof.reader import Reader
 from proof.rebuild import CutOff, Rebuild
 from proof.run import Verification
+from resilience.downstream import Away
 from schemas.codec import Codec
 from settings import BadSetting, Settings
 from stores.catalog import NAMES as TABLES
@@ -90,6 +114,7 @@ SERVICES: dict[str, Service] = {
         audit.SERVICE,
         analytics.SERVICE,
         risk.SERVICE,
+        currency.SERVICE,
     )
 }
 PERFORM, RELAY, OBSERVE = "perform", "relay", "observe"
@@ -97,6 +122,8 @@ PROJECTIONS = {f"project-{name}": name for name in STORES}
 RUNNABLE = (*SERVICES, PERFORM, RELAY, OBSERVE, *PROJECTIONS)
 # `all` moves money; projections, for which nobody waits, are better off in a process of their own
 ALL, PROJECTORS = (*SERVICES, PERFORM, RELAY, OBSERVE), "projections"
+COMMAND_LINE = "command line"  # who orders what is ordered here
+RATES_WAIT_S = 10.0
 BROKER_S = 5.0  # for the broker's first answer
 # nobody waits for them: fewer, larger transactions
 GATHER_S = {RELAY: 0.2, "notification": 0.2, OBSERVE: 0.5, "audit": 0.2, "analytics": 0.2}
@@ -139,7 +166,12 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
 
 def effects(settings: Settings) -> tuple[Effect, ...]:
     """What `perform` does in the world."""
-    return (rail.effect(settings.rail_url),)
+    return (
+        rail.effect(settings.rail_url),
+        rates_feed.effect(
+            settings.rates_url, settings.rate_max_age_s, settings.exchange_spread_ppm
+        ),
+    )
 
 
 def _letting_go(settings: Settings) -> Written | None:
@@ -193,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(Settings.load(), options))
     except (BadSetting, CannotStart, DriverError, LookupError, NoOrigin) as exc:
         return _fail(str(exc))
-    except (CutOff, Lost, OtherSchema, Unavailable) as exc:
+    except (CutOff, Lost, OtherSchema, Unanswered, Unavailable) as exc:
         return _fail(str(exc))
     except (topics_apply.TopicMismatch, BadMoment, Refused, TooLarge) as exc:
         return _fail(str(exc))
@@ -398,6 +430,57 @@ def _audit_checkpoint(settings: Settings, where: Source, reader: Reader) -> int:
         raise LookupError("there is no checkpoint yet: the first is taken a minute after an event")
     _show(orjson.dumps(export.anchor(log.checkpoints[-1], settings.audit_key)).decode())
     return 0
+
+
+def rates(settings: Settings, options: argparse.Namespace) -> int:
+    """Import a document of rates once, or have the feed asked on a schedule."""
+    if options.action == "every":
+        command: Any = ScheduleFeed(every_s=options.seconds, actor_id=COMMAND_LINE)
+    else:
+        try:
+            fixing = rates_feed.parsed(_document(options.source))
+        except (rates_feed.BadRates, Away) as exc:
+            raise CannotStart(f"nothing was changed: {exc}") from exc
+        command = SetRates(
+            base=BASE,
+            rates=fixing.rates,
+            source=RateSource.FEED,
+            as_of_ms=fixing.as_of_ms,
+            max_age_s=settings.rate_max_age_s,
+            spread_ppm=settings.exchange_spread_ppm,
+            actor_id=COMMAND_LINE,
+            request_id=fixing.request_id,
+        )
+    _reach_broker(settings)
+    question = Question(
+        service="currency",
+        key=RATES,
+        command=command,
+        actor_id=COMMAND_LINE,
+        ends=(RatesSet, FeedScheduled, CurrencyCommandRefused),
+    )
+    said = ask(settings.kafka, settings.prefix, _codec(settings), question, RATES_WAIT_S)
+    match said:
+        case RatesSet():
+            _show(f"{len(said.rates)} rates of {said.base} are set, version {said.version}")
+        case FeedScheduled():
+            _show(f"the feed is asked each {said.every_s} s" if said.every_s else "no more")
+        case CurrencyCommandRefused():
+            raise CannotStart(f"refused, nothing was changed: {said.reason}")
+        case _:
+            _show("nothing was said: it is so already, or no worker runs `currency`")
+    return 0
+
+
+def _document(source: str) -> bytes:
+    """What is in a file or at a URL, bounded."""
+    if source.startswith(("http://", "https://")):
+        return asyncio.run(rates_feed.once(source))
+    file = Path(source)
+    if not file.is_file():
+        raise CannotStart(f"there is no file {source}")
+    with file.open("rb") as opened:
+        return opened.read(rates_feed.DOCUMENT_BYTES + 1)
 
 
 def replay(settings: Settings, options: argparse.Namespace) -> int:
@@ -659,6 +742,10 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> int:
+    return 0 if text == "0" else _count(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pipeline.py",
@@ -724,6 +811,15 @@ def _parser() -> argparse.ArgumentParser:
     about = "compute an export's links again, without a broker"
     add_one = doing.add_parser("check", help=about, description=about)
     add_one.add_argument("file", type=Path, metavar="FILE")
+
+    add_rates = add("rates", rates, "set rates from a document of the feed, now or on a schedule")
+    actions = add_rates.add_subparsers(required=True, dest="action", metavar="ACTION")
+    about = "set the rates of a document (the ECB's XML) now; a broken one changes nothing"
+    add_import = actions.add_parser("import", help=about, description=about)
+    add_import.add_argument("source", metavar="FILE|URL")
+    about = "ask STREAMBANK_RATES_URL now and each SECONDS (60 to 604800); 0: no more"
+    add_every = actions.add_parser("every", help=about, description=about)
+    add_every.add_argument("seconds", type=_seconds, metavar="SECONDS")
 
     add_replay = add("replay", replay, "rebuild a service's tables from its events, to any time")
     add_replay.add_argument("service", metavar="SERVICE", help=", ".join(SERVICES))

@@ -127,6 +127,13 @@ class Settings:
     transaction_deadline_s: int = _setting(
         30, "default time in which a transaction must succeed, or is put back"
     )
+    exchange_spread_ppm: int = _setting(
+        5_000, "parts per million that a customer's rate is below the market's"
+    )
+    quote_hold_s: int = _setting(60, "for how long a quote holds its rate")
+    rate_max_age_s: int = _setting(
+        432_000, "age up to which a rate is good; from then on exchanges at it are refused"
+    )
     access_token_s: int = _setting(3600, "life of an access token")
 
     jwt_secret: str = _setting(
@@ -141,6 +148,10 @@ class Settings:
     admin_email: str = _setting("admin@streambank.example", "of the first admin (`create-admin`)")
     admin_password: str = _setting("", "of the first admin (`create-admin`)", secret=True)
 
+    rates_url: str = _setting(
+        "https://www.ecb.europa.eu/stats/eurofxref/eurofxref-daily.xml",
+        "the feed of rates (the ECB's XML), asked as `pipeline.py rates every SECONDS` says",
+    )
     rail_url: str = _setting("http://127.0.0.1:3012", "the external payment rail")
 
     mongodb_url: str = _setting(
@@ -325,8 +336,20 @@ def _numbers_are_possible(settings: Settings) -> None:
         if item.name.endswith("_port"):
             if not 0 < value < 65_536:
                 raise BadSetting(f"{variable(item)} is {value}; set it to a port, 1 to 65535")
+        elif item.name.endswith("_ppm"):
+            if not 0 <= value < 1_000_000:
+                raise BadSetting(f"{variable(item)} is {value}; set it to 0 … 999999")
         elif not 0 < value < 1_000_000_000:
             raise BadSetting(f"{variable(item)} is {value}; set it to a number above 0")
+
+
+def _rates_can_be_used(settings: Settings) -> None:
+    for name, limit_s in (("quote_hold_s", 24 * 3600), ("rate_max_age_s", 30 * 24 * 3600)):
+        value = getattr(settings, name)
+        if value > limit_s:
+            raise BadSetting(
+                f"{PREFIX}{name.upper()} is {value}; set it to at most {limit_s} seconds"
+            )
 
 
 def _names_are_given(settings: Settings) -> None:
@@ -334,10 +357,12 @@ def _names_are_given(settings: Settings) -> None:
         raise BadSetting("STREAMBANK_INSTANCE is empty; give each worker a stable name of its own")
     if not settings.kafka_bootstrap.strip():
         raise BadSetting("STREAMBANK_KAFKA_BOOTSTRAP is empty; set it to host:port of a broker")
-    if not settings.rail_url.startswith(("http://", "https://")):
-        raise BadSetting(
-            f"STREAMBANK_RAIL_URL is {settings.rail_url!r}; set it to an http:// or https:// URL"
-        )
+    for name in ("rail_url", "rates_url"):
+        url = getattr(settings, name)
+        if not url.startswith(("http://", "https://")):
+            raise BadSetting(
+                f"{PREFIX}{name.upper()} is {url!r}; set it to an http:// or https:// URL"
+            )
 
 
 def _stores_are_urls(settings: Settings) -> None:
@@ -411,6 +436,7 @@ CHECKS: tuple[Callable[[Settings], None], ...] = (
     _limits_can_be_read,
     _choices_are_kept,
     _numbers_are_possible,
+    _rates_can_be_used,
     _names_are_given,
     _stores_are_urls,
     _time_outs_fit,

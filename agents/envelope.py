@@ -30,6 +30,7 @@ SERVICES = (
     "audit",
     "analytics",
     "risk",
+    "currency",
 )
 OURS = frozenset(f"/{name}".encode() for name in (*SERVICES, "perform", "observe"))
 # what a message hands on to all that is said about it; `origin`: the client's address and request id

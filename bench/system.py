@@ -17,8 +17,20 @@ from deploy.local.kafka import STEADY, Kafka
 from deploy.local.parts import answers
 from deploy.local.processes import free_ports
 
-SERVICES = ("user", "account", "transaction", "payment", "notification", "risk", "relay")
-HALVES = (("account", "user", "payment"), ("transaction", "risk", "relay", "notification"))
+SERVICES = (
+    "user",
+    "account",
+    "transaction",
+    "payment",
+    "notification",
+    "risk",
+    "currency",
+    "relay",
+)
+HALVES = (
+    ("account", "user", "payment"),
+    ("transaction", "risk", "currency", "relay", "notification"),
+)
 TOKEN = "internal-token-of-a-test-system"
 
 

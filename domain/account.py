@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, assert_never, get_args
 
-from domain import holds
+from domain import exchange, holds
 from domain.decider import (
     Changes,
     Decider,
@@ -79,7 +79,7 @@ from domain.saga import (
     RefundProcessed,
     RiskApproved,
     Step,
-    credited_minor,
+    TransactionType,
     debited_minor,
     fee_of,
     traced,
@@ -468,6 +468,8 @@ def _back(order: Order, origin: str, account_id: str) -> tuple[Posting, ...]:
 
 def _into(order: Order, origin: str, account_id: str) -> tuple[Posting, ...]:
     """To the destination, and a fee that comes back with it."""
+    if order.type is TransactionType.EXCHANGE:
+        return exchange.postings(order)
     postings = move(order.currency, order.amount_minor, origin, account_id)
     fee_minor = -fee_of(order)
     if fee_minor <= 0:
@@ -497,15 +499,16 @@ def _credit(
         return _refuse_credit(fact, Reason.DEADLINE_PASSED, balances, at_ms)
     if account is None:
         return _refuse_credit(fact, Reason.ACCOUNT_NOT_FOUND, balances, at_ms)
-    if (reason := account.unusable(order.currency)) is not None:
+    currency, amount_minor = exchange.credited(order)
+    if (reason := account.unusable(currency)) is not None:
         return _refuse_credit(fact, reason, balances, at_ms)
-    if account.balances[order.currency] + credited_minor(order) > BALANCE_LIMIT_MINOR:
+    if account.balances[currency] + amount_minor > BALANCE_LIMIT_MINOR:
         return _refuse_credit(fact, Reason.BALANCE_LIMIT, balances, at_ms)
     return (
         AccountCredited(
             order=order,
             postings=_into(order, origin, account.account_id),
-            balances=(*balances, _moved(account, order.currency, credited_minor(order))),
+            balances=(*balances, _moved(account, currency, amount_minor)),
             at_ms=at_ms,
             steps=traced(fact.steps, "credit", SERVICE, "credited", at_ms),
         ),

@@ -23,8 +23,9 @@ CLEARING = "clearing"  # left a source, not yet at its destination
 WORLD = "world"  # what is outside the bank
 FEES = "fees"
 POSITION = "position"  # the bank's own currency position
+ROUNDING = "rounding"  # what an exchange leaves below a minor unit
 SUSPENSE = "suspense"  # a person must find out where it belongs
-SYSTEM_ACCOUNTS = frozenset({CLEARING, WORLD, FEES, POSITION, SUSPENSE})
+SYSTEM_ACCOUNTS = frozenset({CLEARING, WORLD, FEES, POSITION, ROUNDING, SUSPENSE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,6 +80,7 @@ from domain.risk_rules import (
 from domain.saga import (
     Client,
     Order,
+    RateFixed,
     Reason,
     ReversalGranted,
     ReviewRequested,
@@ -89,8 +90,10 @@ from domain.saga import (
     TransactionCancelled,
     TransactionCreated,
     TransactionFailed,
+    TransactionType,
     debited_minor,
     traced,
+    undoes,
 )
 from domain.transaction import DEADLINE_LIMIT_S
 
@@ -252,6 +255,7 @@ class Review:
 Message: TypeAlias = (
     TransactionCreated
     | ReversalGranted
+    | RateFixed
     | TransactionFailed
     | TransactionCancelled
     | DecideReview
@@ -288,10 +292,10 @@ Event: TypeAlias = (
 
 def decide(rows: Rows, message: Message, at_ms: int) -> Sequence[Event]:
     match message:
-        case TransactionCreated() | ReversalGranted():
+        case TransactionCreated() | ReversalGranted() | RateFixed():
             return _score(rows, message, at_ms)
         case TransactionFailed() | TransactionCancelled():
-            return _release(rows, message.order, at_ms)
+            return _release(rows, message, at_ms)
         case DecideReview():
             return _decide_review(rows, message, at_ms)
         case AddToBlacklist() | RemoveFromBlacklist():
@@ -314,13 +318,15 @@ def decide(rows: Rows, message: Message, at_ms: int) -> Sequence[Event]:
             assert_never(message)
 
 
-def _score(rows: Rows, fact: TransactionCreated | ReversalGranted, at_ms: int) -> Sequence[Event]:
+def _score(
+    rows: Rows, fact: TransactionCreated | ReversalGranted | RateFixed, at_ms: int
+) -> Sequence[Event]:
     order = fact.order
     if score_key(order.transaction_id) in rows:
         return ()
     if at_ms > order.deadline_ms:
         return (_declined(order, 0, Reason.DEADLINE_PASSED, (), "risk", fact.steps, at_ms),)
-    client = fact.client if isinstance(fact, TransactionCreated) else None
+    client = None if isinstance(fact, ReversalGranted) else fact.client
     if order.privileged:
         if not blacklist.barred(rows, order, client):
             return (_approved(order, 0, "risk", fact.steps, at_ms),)
@@ -463,11 +469,14 @@ def _review(
     )
 
 
-def _release(rows: Rows, order: Order, at_ms: int) -> Sequence[Event]:
+def _release(
+    rows: Rows, fact: TransactionFailed | TransactionCancelled, at_ms: int
+) -> Sequence[Event]:
     """The transaction came to nothing: its review is withdrawn, its share of the limit is free."""
+    order = fact.order
     score: Score | None = rows.get(score_key(order.transaction_id))
     if score is None:
-        return ()
+        return _declined_before_it_came(fact, at_ms)
     if score.state is ScoreState.IN_REVIEW:
         review: Review = rows[review_key(review_id(order))]
         return (_decided(review, ReviewStatus.WITHDRAWN, SERVICE, "", at_ms),)
@@ -476,6 +485,17 @@ def _release(rows: Rows, order: Order, at_ms: int) -> Sequence[Event]:
     return (
         RiskReleased(owner_id=order.owner_id, transaction_id=order.transaction_id, at_ms=at_ms),
     )
+
+
+def _declined_before_it_came(
+    fact: TransactionFailed | TransactionCancelled, at_ms: int
+) -> Sequence[Event]:
+    """What was cancelled may be on its way from whom it needed first: it is to meet a decline."""
+    order = fact.order
+    took_a_detour = order.type is TransactionType.EXCHANGE or undoes(order)
+    if isinstance(fact, TransactionFailed) or not took_a_detour:
+        return ()
+    return (_declined(order, 0, Reason.CANCELLED, (), "risk", fact.steps, at_ms),)
 
 
 def _decide_review(rows: Rows, command: DecideReview, at_ms: int) -> Sequence[Event]:
@@ -756,7 +776,7 @@ def review_key(review_id: str) -> RowKey:
 
 def keys(message: Message | Event) -> Sequence[RowKey]:  # noqa: C901 - a case a message
     match message:
-        case TransactionCreated():
+        case TransactionCreated() | RateFixed():
             return scoring_keys(message.order, message.client)
         case ReversalGranted():
             return scoring_keys(message.order, None)

@@ -22,6 +22,7 @@ class TransactionType(StrEnum):
     PAYMENT = "payment"  # for goods: its receiver may refund it
     REFUND = "refund"  # by the receiver of a payment
     REVERSAL = "reversal"  # by the bank
+    EXCHANGE = "exchange"
 
 
 class Rail(StrEnum):
@@ -39,6 +40,8 @@ class Reason(StrEnum):
     ACCOUNT_NOT_CLOSED = "ACCOUNT_NOT_CLOSED"
     ACCOUNT_NOT_FOUND = "ACCOUNT_NOT_FOUND"
     ALREADY_REVERSED = "ALREADY_REVERSED"
+    AMOUNT_TOO_LARGE = "AMOUNT_TOO_LARGE"
+    AMOUNT_TOO_SMALL = "AMOUNT_TOO_SMALL"
     BALANCE_LIMIT = "BALANCE_LIMIT"
     BALANCE_NOT_ZERO = "BALANCE_NOT_ZERO"
     BLACKLISTED = "BLACKLISTED"
@@ -65,6 +68,13 @@ class Reason(StrEnum):
     OWN_CASE = "OWN_CASE"
     PASSWORD_CHANGED = "PASSWORD_CHANGED"
     PAYMENT_DECLINED = "PAYMENT_DECLINED"
+    QUOTE_EXPIRED = "QUOTE_EXPIRED"
+    QUOTE_MISMATCH = "QUOTE_MISMATCH"
+    QUOTE_NOT_FOUND = "QUOTE_NOT_FOUND"
+    QUOTE_USED = "QUOTE_USED"
+    RATES_OUTDATED = "RATES_OUTDATED"
+    RATE_NOT_FOUND = "RATE_NOT_FOUND"
+    RATE_STALE = "RATE_STALE"
     REVIEW_DECIDED = "REVIEW_DECIDED"
     REVIEW_DECLINED = "REVIEW_DECLINED"
     REVIEW_EXPIRED = "REVIEW_EXPIRED"
@@ -144,7 +154,7 @@ def undoes(order: Order) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One line of the trace: validate, grant, risk, review, debit, payment, credit, refund, complete."""
+    """One line of the trace: validate, grant, rate, risk, review, debit, payment, credit, refund, complete."""
 
     step: str
     service: str
@@ -215,8 +225,30 @@ class ReversalGranted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RateFixed:
+    """currency: the exchange has its rate, which its order carries from here on."""
+
+    order: Order
+    mid_rate: str  # of the market, before the spread
+    spread_ppm: int
+    at_ms: int
+    steps: tuple[Step, ...]
+    client: Client | None = None  # as the order came with, for risk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReversalRefused:
     """transaction: the original can't be undone, or is undone by another order."""
+
+    order: Order
+    reason: Reason
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateRefused:
+    """currency: there is no rate for this exchange; nothing has moved and nothing will."""
 
     order: Order
     reason: Reason

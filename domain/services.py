@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from domain.account import ACCOUNT
 from domain.analytics import ANALYTICS
 from domain.audit import AUDIT
+from domain.currency import CURRENCY
 from domain.notification import NOTIFICATION
 from domain.payment import PAYMENT
 from domain.risk import RISK
@@ -18,5 +19,15 @@ if TYPE_CHECKING:
 
 DECIDERS: dict[str, Decider] = {
     decider.service: decider
-    for decider in (USER, ACCOUNT, TRANSACTION, PAYMENT, NOTIFICATION, AUDIT, ANALYTICS, RISK)
+    for decider in (
+        USER,
+        ACCOUNT,
+        TRANSACTION,
+        PAYMENT,
+        NOTIFICATION,
+        AUDIT,
+        ANALYTICS,
+        RISK,
+        CURRENCY,
+    )
 }

@@ -58,6 +58,7 @@ from domain.saga import (
     Order,
     PaymentProcessed,
     Rail,
+    RateRefused,
     Reason,
     ReversalGranted,
     ReversalRefused,
@@ -209,6 +210,7 @@ Message: TypeAlias = (
     | AccountCredited
     | AccountDebited
     | PaymentProcessed
+    | RateRefused
     | RiskDeclined
     | ReviewRequested
     | DebitRefused
@@ -242,12 +244,12 @@ def decide(  # noqa: C901 - a case a message
             return _create(rows, message, at_ms)
         case AccountCredited() | PaymentProcessed() | AccountDebited():
             return _complete(rows, message, at_ms)
-        case RiskDeclined() | DebitRefused() | CreditRefused() | DebitReversed():
+        case RateRefused() | RiskDeclined() | DebitRefused():
+            return _fail(rows, message, at_ms)
+        case ReversalRefused() | CreditRefused() | DebitReversed():
             return _fail(rows, message, at_ms)
         case TransactionCreated():
             return _grant(rows, message, at_ms)
-        case ReversalRefused():
-            return _fail(rows, message, at_ms)
         case TransactionFailed() | TransactionCancelled():
             return _release(rows, message.order, at_ms)
         case SetPriceList():
@@ -333,7 +335,9 @@ def _rail(command: CreateTransaction) -> Rail:
     match command.type:
         case TransactionType.WITHDRAWAL:
             return Rail.EXTERNAL
-        case TransactionType.DEPOSIT | TransactionType.REFUND | TransactionType.REVERSAL:
+        case TransactionType.DEPOSIT | TransactionType.EXCHANGE:
+            return Rail.BOOK
+        case TransactionType.REFUND | TransactionType.REVERSAL:
             return Rail.BOOK
         case TransactionType.TRANSFER | TransactionType.PAYMENT:
             return command.rail
@@ -367,7 +371,7 @@ def _invalid(command: CreateTransaction) -> Reason | None:
 def _has_its_sides(command: CreateTransaction) -> bool:
     """Money leaves an account, or comes to one, or both, as the type says."""
     source, destination = command.source_account_id, command.destination_account_id
-    if source == destination:
+    if source == destination and command.type is not TransactionType.EXCHANGE:
         return False
     match command.type:
         case TransactionType.DEPOSIT:
@@ -375,6 +379,8 @@ def _has_its_sides(command: CreateTransaction) -> bool:
         case TransactionType.WITHDRAWAL:
             return not destination
         case TransactionType.TRANSFER | TransactionType.PAYMENT | TransactionType.REFUND:
+            return bool(source and destination)
+        case TransactionType.EXCHANGE:  # between two currencies, be it of one account
             return bool(source and destination)
         case TransactionType.CAPTURE:
             return bool(source)
@@ -385,16 +391,28 @@ def _has_its_sides(command: CreateTransaction) -> bool:
 
 
 def _has_its_terms(command: CreateTransaction) -> bool:
-    """Nothing is said beyond amount and accounts, save what is captured or undone."""
+    """Nothing is said beyond amount and accounts, save what is captured, exchanged or undone."""
     terms = command.terms
     if command.type is TransactionType.CAPTURE:
         return _names_its_hold(command)
+    if command.type is TransactionType.EXCHANGE:
+        return _names_another_currency(command)
     if command.type not in UNDONE_BY:
         return terms is None
     if terms is None or not terms.original_transaction_id:
         return False
     original_id, fee_minor = terms.original_transaction_id, terms.fee_minor
     return terms == Terms(original_transaction_id=original_id, fee_minor=fee_minor)
+
+
+def _names_another_currency(command: CreateTransaction) -> bool:
+    """The client says what is to be had, by which quote if by any, and no other terms."""
+    terms = command.terms
+    if terms is None or terms.destination_currency in (None, command.currency):
+        return False
+    destination, quote_id = terms.destination_currency or "", terms.quote_id
+    said = Terms(destination_currency=destination, quote_id=quote_id)
+    return terms == said and quote_id != "" and is_currency(destination)
 
 
 def _names_its_hold(command: CreateTransaction) -> bool:
@@ -487,7 +505,12 @@ def _complete(
 
 def _fail(
     rows: Rows,
-    fact: ReversalRefused | RiskDeclined | DebitRefused | CreditRefused | DebitReversed,
+    fact: RateRefused
+    | ReversalRefused
+    | RiskDeclined
+    | DebitRefused
+    | CreditRefused
+    | DebitReversed,
     at_ms: int,
 ) -> Sequence[Event]:
     row = _pending(rows, fact.order)

@@ -118,6 +118,10 @@ class Transaction(Shown):
     currency: str
     source_account_id: str | None
     destination_account_id: str | None
+    destination_currency: str | None = Field(description="of an exchange")
+    destination_amount: int | None = Field(description="minor units of it, once the rate is fixed")
+    rate: str | None = Field(description="decimal: units of it for one of `currency`")
+    quote_id: str | None
     description: str | None
     reference: str | None
     metadata: dict[str, str]

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domain.account import AccountClosed, AccountFrozen, AccountOpened, AccountUnfrozen
 from domain.credentials import EmailConfirmed
+from domain.currency import QuoteIssued, RatesSet
 from domain.kyc import KycLevelSet, KycRejected, KycSubmitted
 from domain.risk import ReviewDecided
 from domain.saga import (
     AccountCredited,
     AccountDebited,
     DebitReversed,
+    RateFixed,
     TransactionCancelled,
     TransactionCompleted,
     TransactionCreated,
@@ -58,6 +60,9 @@ CHANGING = frozenset(
         TransactionFailed,
         TransactionCancelled,
         ReviewDecided,
+        RatesSet,
+        QuoteIssued,
+        RateFixed,
     }
 )
 

@@ -148,12 +148,14 @@ class NewAccount(Body):
 
 
 class NewTransaction(Body):
-    type: Literal["transfer", "deposit", "withdrawal", "payment"]
+    type: Literal["transfer", "deposit", "withdrawal", "payment", "exchange"]
     amount: Amount
     currency: Currency
     dry_run: Annotated[bool, Field(description="tell what would happen, and do nothing")] = False
     source_account_id: Id | None = None
     destination_account_id: Id | None = None
+    destination_currency: Currency | None = None
+    quote_id: Id | None = None
     description: Annotated[str, StringConstraints(max_length=500), Plain] | None = None
     reference: Annotated[str, StringConstraints(max_length=140), Plain] | None = None
     metadata: Annotated[dict[MetaKey, MetaValue], Field(max_length=50)] | None = None
@@ -162,18 +164,30 @@ class NewTransaction(Body):
     def _fits(self) -> NewTransaction:
         for member, wanted in (
             ("source_account_id", self.type != "deposit"),
-            ("destination_account_id", self.type != "withdrawal"),
+            ("destination_account_id", self.type not in ("withdrawal", "exchange")),
+            ("destination_currency", self.type == "exchange"),
         ):
             given = getattr(self, member) is not None
             if wanted and not given:
                 raise PydanticCustomError(
                     "REQUIRED", f"is needed for a {self.type}", {"pointer": f"/{member}"}
                 )
-            if given and not wanted:
+            optional = self.type == "exchange" and member == "destination_account_id"
+            if given and not (wanted or optional):
                 raise PydanticCustomError(
                     "NOT_ALLOWED", f"has no place in a {self.type}", {"pointer": f"/{member}"}
                 )
-        if self.source_account_id == self.destination_account_id:
+        if self.quote_id is not None and self.type != "exchange":
+            raise PydanticCustomError(
+                "NOT_ALLOWED", f"has no place in a {self.type}", {"pointer": "/quote_id"}
+            )
+        if self.destination_currency == self.currency:
+            raise PydanticCustomError(
+                "SAME_CURRENCY",
+                "is the currency of the source too",
+                {"pointer": "/destination_currency"},
+            )
+        if self.source_account_id == self.destination_account_id and self.type != "exchange":
             raise PydanticCustomError(
                 "SAME_ACCOUNT",
                 "is the source account too",

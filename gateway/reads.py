@@ -20,7 +20,7 @@ from prometheus_client import Counter
 
 from gateway.errors import Problem, state_unavailable
 from gateway.queries import Queries
-from stores.catalog import KINDS, Kind, Unavailable
+from stores.catalog import BY_NAME, Kind, Unavailable
 from stores.redis import COPIED, Redis
 
 if TYPE_CHECKING:
@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-USERS, ACCOUNTS, TRANSACTIONS, _, _, REVIEWS, _ = KINDS
+USERS, ACCOUNTS, TRANSACTIONS = BY_NAME["users"], BY_NAME["accounts"], BY_NAME["transactions"]
+REVIEWS, QUOTES = BY_NAME["reviews"], BY_NAME["quotes"]
 # which store answers first; any other question is MongoDB's
 MYSQL_FIRST = frozenset({"users", "accounts", "entries"})
-TABLES_FIRST = frozenset({"reviews", "blacklist"})
+TABLES_FIRST = frozenset({"reviews", "blacklist", "rates"})
 TABLES = "tables"
 ANSWER_S = 1.0  # of a store; it goes on for its breaker's sake, but nobody waits
 SILENT_S = 1.0  # for which a store that did not answer is asked last
@@ -159,6 +160,47 @@ class Reads:
         if row["version"] < least:
             return False
         return self._known is None or self._known.is_fresh(kind.service, key, row)
+
+    # copies of what is made of rows, which is known by a name and as old as its service's aggregate
+
+    async def copy(
+        self, call: Call, name: str, service: str, aggregate_id: str, row_key: str
+    ) -> Row | None:
+        """The copy in Redis under this name, if nothing newer is known; the call learns where from."""
+        redis = self._redis
+        if redis is None or self._is_silent(redis.name) or self._waiting.live_s < BLIND_S:
+            return None
+        try:
+            found: Row | None = await self._in_time(redis.held(name))
+        except Unavailable as exc:
+            self._away(redis, service, exc)
+            return None
+        if found is None or not self._is_current(service, aggregate_id, row_key, found):
+            return None
+        call.read_source = redis.name
+        ANSWERED.labels(service, redis.name).inc()
+        return found
+
+    def keep(
+        self, name: str, service: str, aggregate_id: str, row_key: str, row: Row, live_s: int
+    ) -> None:
+        """Copy what was made of rows, unless something newer is known. Nobody waits for it."""
+        redis = self._redis
+        if redis is None or len(self._tasks) >= KEEPING:
+            return
+        if self._is_current(service, aggregate_id, row_key, row):
+            self._go_on(self._hold(redis, service, name, row, live_s))
+
+    async def _hold(self, redis: Redis, service: str, name: str, row: Row, live_s: int) -> None:
+        try:
+            await redis.hold(name, row["version"], row, live_s)
+        except Unavailable as exc:
+            self._away(redis, service, exc)
+
+    def _is_current(self, service: str, aggregate_id: str, row_key: str, row: Row) -> bool:
+        if row["version"] < self.queries.least(service, row_key):
+            return False
+        return self._known is None or self._known.is_fresh(service, aggregate_id, row)
 
     # lists and other questions
 

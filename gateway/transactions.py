@@ -13,6 +13,7 @@ from aiohttp import web
 from domain.saga import (
     Rail,
     Reason,
+    Terms,
     TransactionCancelled,
     TransactionCompleted,
     TransactionCreated,
@@ -96,6 +97,19 @@ async def _owner(call: Call, body: NewTransaction) -> str:
     return owner_id
 
 
+def _destination(body: NewTransaction) -> str | None:
+    """An exchange stays on its account where no other is named."""
+    if body.type == "exchange":
+        return body.destination_account_id or body.source_account_id
+    return body.destination_account_id
+
+
+def _terms(body: NewTransaction) -> Terms | None:
+    if body.type != "exchange":
+        return None
+    return Terms(destination_currency=body.destination_currency, quote_id=body.quote_id)
+
+
 def _order(
     call: Call, identity: Identity, body: NewTransaction, owner_id: str
 ) -> CreateTransaction:
@@ -105,7 +119,7 @@ def _order(
         amount_minor=body.amount,
         currency=body.currency,
         source_account_id=body.source_account_id,
-        destination_account_id=body.destination_account_id,
+        destination_account_id=_destination(body),
         owner_id=owner_id,
         actor_id=call.caller.user_id,
         privileged=call.caller.privileged,
@@ -115,6 +129,7 @@ def _order(
         reference=body.reference or "",
         metadata=body.metadata or {},
         request_hash=identity.request_hash,
+        terms=_terms(body),
     )
 
 

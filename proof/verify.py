@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 FINAL = (TransactionCompleted, TransactionFailed, TransactionCancelled)
 ORDER = (
     "transaction",
+    "currency",
     "risk",
     "payment",
     "notification",

@@ -19,6 +19,7 @@ import orjson
 
 from domain.account import Account
 from domain.blacklist import Blacklisted
+from domain.currency import Quote, Rate
 from domain.notification import Notification
 from domain.payment import Payment
 from domain.risk import Review
@@ -97,7 +98,18 @@ KINDS: tuple[Kind, ...] = (
         removed=True,
         copied=True,
     ),
+    Kind(name="rates", service="currency", row=Rate, prefix="rate/", copied=True),
+    Kind(
+        name="rate_history",
+        service="currency",
+        row=Rate,
+        prefix="rate-at/",
+        version=_once,
+        copied=True,
+    ),
+    Kind(name="quotes", service="currency", row=Quote, prefix="quote/"),
 )
+BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in KINDS}
 EVENTS = "events"  # in MySQL: audit_trail
 ENTRIES = "entries"
 NAMES = (*(kind.name for kind in KINDS), EVENTS, ENTRIES)

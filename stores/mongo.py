@@ -39,6 +39,8 @@ from stores.mongo_lists import (
     MIGRATIONS,
     NOTIFICATIONS,
     POSTINGS,
+    RATE_HISTORY,
+    RATES,
     REVIEWS,
     TRANSACTIONS,
     Listing,
@@ -196,6 +198,12 @@ class MongoDB:
 
     async def blacklist(self, after: Place | None, limit: int) -> Page:
         return await self._page(BLACKLIST, Wanted(), after, limit)
+
+    async def rates(self, after: Place | None, limit: int) -> Page:
+        return await self._page(RATES, Wanted(), after, limit)
+
+    async def rate_history(self, wanted: Wanted, after: Place | None, limit: int) -> Page:
+        return await self._page(RATE_HISTORY, wanted, after, limit)
 
     async def entries(self, wanted: Wanted, after: Place | None, limit: int) -> Page:
         return await self._page(POSTINGS, wanted, after, limit)

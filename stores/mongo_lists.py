@@ -143,7 +143,19 @@ FACTS = Listing(
         "actor_id": "actor_id",
     },
 )
-LISTINGS = (ACCOUNTS_OF, TRANSACTIONS, NOTIFICATIONS, REVIEWS, BLACKLIST, POSTINGS, FACTS)
+RATES = Listing(collection="rates", time="at_ms", by_time=True)
+RATE_HISTORY = Listing(
+    collection="rate_history", time="at_ms", newest_first=True, leads={"pair": "pair"}
+)
+LISTINGS = (
+    ACCOUNTS_OF,
+    TRANSACTIONS,
+    NOTIFICATIONS,
+    REVIEWS,
+    BLACKLIST,
+    POSTINGS,
+    FACTS,
+)  # of the first number
 
 
 def _words(*paths: str) -> IndexModel:
@@ -166,7 +178,10 @@ def _first() -> dict[str, list[IndexModel]]:
 
 
 # What each number of the database added, by collection. Only ever appended to.
-MIGRATIONS: tuple[Mapping[str, Sequence[IndexModel]], ...] = (_first(),)
+MIGRATIONS: tuple[Mapping[str, Sequence[IndexModel]], ...] = (
+    _first(),
+    {listing.collection: listing.indexes() for listing in (RATES, RATE_HISTORY)},
+)
 
 
 def indexes(name: str, number: int = len(MIGRATIONS)) -> list[IndexModel]:

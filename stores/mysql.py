@@ -28,6 +28,8 @@ from stores.mysql_lists import (
     BLACKLIST,
     NOTIFICATIONS,
     POSTINGS,
+    RATE_HISTORY,
+    RATES,
     REVIEWS,
     TRANSACTIONS,
     Listing,
@@ -238,6 +240,12 @@ class MySQL:
 
     async def blacklist(self, after: Place | None, limit: int) -> Page:
         return await self._page(BLACKLIST, Wanted(), after, limit)
+
+    async def rates(self, after: Place | None, limit: int) -> Page:
+        return await self._page(RATES, Wanted(), after, limit)
+
+    async def rate_history(self, wanted: Wanted, after: Place | None, limit: int) -> Page:
+        return await self._page(RATE_HISTORY, wanted, after, limit)
 
     async def entries(self, wanted: Wanted, after: Place | None, limit: int) -> Page:
         return await self._page(POSTINGS, wanted, after, limit)

@@ -103,6 +103,13 @@ REVIEWS = Listing(
     always="in_time",
 )
 BLACKLIST = Listing(table=TABLES["blacklist"], time="at_ms", always="in_time")
+RATES = Listing(table=TABLES["rates"], time="at_ms", always="in_time")
+RATE_HISTORY = Listing(
+    table=TABLES["rate_history"],
+    time="at_ms",
+    newest_first=True,
+    leads={"pair": (Lead("pair", "of_pair"),)},
+)
 POSTINGS = Listing(
     table=TABLES[ENTRIES],
     time="at_ms",

@@ -46,7 +46,7 @@ class Column:
 
     def put(self, document: Document, value: Any) -> None:
         if self.form is Form.JSON:
-            value = orjson.loads(value)
+            value = None if value is None else orjson.loads(value)
         elif self.form is Form.FLAG:
             value = bool(value)
         *outer, last = self.path
@@ -71,35 +71,40 @@ class Table:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The columns that are written: plain ones of the document, of what is in it, then JSON."""
+        """The columns that are written: plain ones of the document, of what is in it, then JSON of both."""
         key = () if self.keyed else (self.key,)
         revision = ("revision",) if self.revised else ()
         return (*key, *(column.name for group in self._groups for column in group), *revision)
 
     @cached_property
-    def _groups(self) -> tuple[list[Column], list[Column], list[Column]]:
+    def _groups(self) -> tuple[list[Column], ...]:
         plain = [column for column in self.columns if column.form is not Form.JSON]
+        json = [column for column in self.columns if column.form is Form.JSON]
         return (
             [column for column in plain if len(column.path) == 1],
             [column for column in plain if len(column.path) == 2],
-            [column for column in self.columns if column.form is Form.JSON],
+            [column for column in json if len(column.path) == 1],
+            [column for column in json if len(column.path) == 2],
         )
 
     @cached_property
-    def _getters(self) -> tuple[Getter, str, Getter, Getter]:
-        own, inner, json = self._groups
-        outer = {column.path[0] for column in inner}
+    def _getters(self) -> tuple[str, Getter, Getter, Getter, Getter]:
+        own, inner, json, inner_json = self._groups
+        outer = {column.path[0] for column in (*inner, *inner_json)}
         assert len(outer) < 2, self.name
-        return _getter(own), "".join(outer), _getter(inner), _getter(json)
+        getters = _getter(own), _getter(inner), _getter(json), _getter(inner_json)
+        return "".join(outer), *getters
 
     def values(self, key: str, document: Mapping[str, Any], revision: int) -> list[Any]:
         """A row, as `names`."""
-        own, outer, inner, json = self._getters
+        outer, own, inner, json, inner_json = self._getters
         row: list[Any] = [] if self.keyed else [key]
         row += own(document)
         if outer:
             row += inner(document[outer])
-        row += [orjson.dumps(value).decode() for value in json(document)]
+        row += map(_json_text, json(document))
+        if outer:
+            row += map(_json_text, inner_json(document[outer]))
         if self.revised:
             row.append(revision)
         return row
@@ -126,6 +131,10 @@ def _getter(columns: Sequence[Column]) -> Getter:
     if len(names) > 1:
         return itemgetter(*names)
     return lambda document: tuple(document[name] for name in names)
+
+
+def _json_text(value: Any) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
 
 
 def upsert(name: str, columns: Sequence[str], revised: bool) -> str:
@@ -161,10 +170,15 @@ def _order(*without: str) -> tuple[Column, ...]:
         *(Column(name, ("order", name)) for name in plain if name not in without),
         Column("privileged", ("order", "privileged"), Form.FLAG),
         Column("ordered_ms", ("order", "created_ms")),
+        Column("terms", ("order", "terms"), Form.JSON),
     )
 
 
 _CHANGED = _plain("version", "created_ms", "updated_ms")
+_RATE = _plain(
+    *("pair", "base", "quote", "rate", "spread_ppm", "source", "as_of_ms", "expires_ms"),
+    *("version", "at_ms"),
+)
 _ENTRY = tuple(Column(field.name, (field.name,)) for field in fields(Entry))
 _SAID_NAMES = {"partition": "log_partition", "offset": "log_offset"}
 _SAID = tuple(
@@ -236,6 +250,18 @@ TABLES: Mapping[str, Table] = {
     ),
     "blacklist": Table(
         name="blacklist", key="entry", columns=_plain("kind", "value", "note", "at_ms")
+    ),
+    "rates": Table(name="rates", key="pair", columns=_RATE),
+    "rate_history": Table(name="rate_history", key="entry", columns=_RATE),
+    "quotes": Table(
+        name="quotes",
+        key="quote_id",
+        columns=(
+            *_plain("quote_id", "user_id", "currency", "destination_currency", "amount_minor"),
+            *_plain("destination_amount_minor", "rate", "mid_rate", "spread_ppm", "status"),
+            *_plain("transaction_id", "expires_ms", "request_hash"),
+            *_CHANGED,
+        ),
     ),
     ENTRIES: Table(name="entries", key="entry_id", columns=_ENTRY, revised=False),
     EVENTS: Table(name="audit_trail", key="event_id", columns=_SAID, revised=False),

@@ -41,6 +41,7 @@ class Wanted:
     type: str | None = None
     status: str | None = None
     currency: str | None = None
+    pair: str | None = None  # of currencies, as EUR-USD
     from_ms: int | None = None
     to_ms: int | None = None
 
@@ -70,6 +71,12 @@ class Questions(Protocol):
 
     async def blacklist(self, after: Place | None, limit: int) -> Page:
         """What is on the blacklist, the oldest entry first."""
+
+    async def rates(self, after: Place | None, limit: int) -> Page:
+        """The rates of now, those first that were set the longest ago."""
+
+    async def rate_history(self, wanted: Wanted, after: Place | None, limit: int) -> Page:
+        """The rates of a pair, the newest first."""
 
     async def entries(self, wanted: Wanted, after: Place | None, limit: int) -> Page:
         """Ledger entries of an account or a transaction, the oldest first; the fields of `catalog.Entry`."""

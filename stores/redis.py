@@ -110,6 +110,17 @@ class Redis:
         arguments = (live_ms, document["version"], orjson.dumps(document))
         await self.run(SET, (self._key(kind, key),), arguments)
 
+    async def held(self, name: str) -> Any | None:
+        """What is kept under a name by `hold`; None when nothing is."""
+        held: Any = await self.call(self._client.get, self.key(name))
+        body = held.partition(b":")[2] if held else b""
+        READS.labels("hit" if body else "miss").inc()
+        return orjson.loads(body) if body else None
+
+    async def hold(self, name: str, version: int, value: Any, live_s: int) -> None:
+        """Keep JSON under a name, unless a newer one is there."""
+        await self.run(SET, (self.key(name),), (live_s * 1000, version, orjson.dumps(value)))
+
     async def invalidate(self, changed: Sequence[tuple[Kind, str, int]]) -> None:
         """These documents, by kind and key, are at least of these versions now."""
         for start in range(0, len(changed), MOST):

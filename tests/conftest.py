@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+from hypothesis import settings
 
 from deploy.local.kafka import Kafka
 from deploy.local.mariadb import MariaDB
@@ -18,6 +19,11 @@ from deploy.local.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+# how long an example takes says how busy the machine is, and nothing of a law
+settings.register_profile("laws", deadline=None)
+settings.load_profile("laws")
 
 
 @pytest.fixture(scope="session")

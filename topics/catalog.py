@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from domain.services import DECIDERS
-from topics.subscriptions import LOG, RAIL
+from topics.subscriptions import FEED, LOG, RAIL
 
 DAY_MS = 24 * 3600 * 1000
 FOR_EVER = -1
@@ -118,6 +118,7 @@ TOPICS: tuple[Topic, ...] = (
         for decider in DECIDERS.values()
         for topic in _of(decider.service, bool(decider.private_events))
     ),
+    Topic(name=FEED, kind=Kind.EFFECTS, key="fetch_id", writer="currency"),
     Topic(name=RAIL, kind=Kind.EFFECTS, key="transaction_id", writer="payment"),
     Topic(name=LOG, kind=Kind.LOG, key="user_id", writer="notification"),
     *(

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from domain.account import Account, OpenAccount, account_key
+from domain.currency import RATES, RateSource, SetRates
 from domain.decider import handle
 from domain.saga import (
     Rail,
+    Terms,
     TransactionCancelled,
     TransactionCompleted,
     TransactionFailed,
@@ -63,6 +65,7 @@ class Story:
     source: str | None = "alice"
     destination: str | None = "bob"
     absent: str | None = None  # an account that is not there
+    terms: Terms | None = None
 
 
 STORIES = (
@@ -73,6 +76,12 @@ STORIES = (
         title="The recipient is not there: put back", type=TransactionType.TRANSFER, absent="bob"
     ),
     Story(title="A deposit by an operator", type=TransactionType.DEPOSIT, source=None),
+    Story(
+        title="An exchange on one account",
+        type=TransactionType.EXCHANGE,
+        destination="alice",
+        terms=Terms(destination_currency="USD"),
+    ),
     Story(title="A withdrawal, up to the rail", type=TransactionType.WITHDRAWAL, destination=None),
 )
 
@@ -82,6 +91,7 @@ def told(story: Story) -> Iterator[Told]:
     tables: defaultdict[str, dict[RowKey, Row]] = defaultdict(dict)
     for name in {"alice", "bob"} - {story.absent}:
         tables["account"][account_key(name)] = _account(name)
+    _set_rates(tables["currency"])
     waiting: deque[tuple[str, Any]] = deque([("transaction", _order(story))])
     yield Told(CLIENT, CreateTransaction.__name__, "transaction")
     for n in range(MESSAGES):
@@ -124,7 +134,7 @@ def _account(name: str) -> Account:
         account_id=name,
         user_id=name,
         name=name,
-        currencies=("EUR",),
+        currencies=("EUR", "USD"),
         overdraft_limits={},
         actor_id=name,
         request_hash="",
@@ -132,7 +142,23 @@ def _account(name: str) -> Account:
     _, changes = handle(DECIDERS["account"], {}, command, START_MS)
     account = changes[account_key(name)]
     assert isinstance(account, Account)
-    return replace(account, balances={"EUR": BALANCE_MINOR})
+    return replace(account, balances={"EUR": BALANCE_MINOR, "USD": 0})
+
+
+def _set_rates(rows: dict[RowKey, Row]) -> None:
+    message: Any = SetRates(
+        base="EUR",
+        rates={"USD": "1.1"},
+        source=RateSource.OPERATOR,
+        as_of_ms=START_MS,
+        max_age_s=60,
+        spread_ppm=0,
+        actor_id="operator",
+        request_id=RATES,
+    )
+    for _ in range(2):  # the command, then the fact that it leads to
+        (message,), changes = handle(DECIDERS["currency"], rows, message, START_MS)
+        rows.update(changes)
 
 
 def _order(story: Story) -> CreateTransaction:
@@ -152,6 +178,7 @@ def _order(story: Story) -> CreateTransaction:
         reference="",
         metadata={},
         request_hash="",
+        terms=story.terms,
     )
 
 

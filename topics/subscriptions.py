@@ -19,6 +19,7 @@ from typing import Any, Final, TypeAlias
 from domain.account import AccountOpened, CreditsGathered, SourceLeg
 from domain.audit import HeadTold
 from domain.blacklist import BlacklistEntryAdded, BlacklistEntryRemoved, OwnerBarred
+from domain.currency import RatesRequested, RatesSet
 from domain.kyc import KycLevelSet
 from domain.notification import NotificationRequested
 from domain.person import normalised
@@ -36,6 +37,8 @@ from domain.saga import (
     PaymentProcessed,
     PaymentRequested,
     Rail,
+    RateFixed,
+    RateRefused,
     Reason,
     RefundFailed,
     RefundProcessed,
@@ -49,6 +52,7 @@ from domain.saga import (
     TransactionCompleted,
     TransactionCreated,
     TransactionFailed,
+    TransactionType,
     undoes,
 )
 from domain.user import AddressClaimed, AddressReserved, EmailChanged
@@ -96,6 +100,8 @@ PAYMENT = "payment.inbox"
 NOTIFICATION = "notification.inbox"
 RISK = "risk.inbox"
 AUDIT = "audit.inbox"
+CURRENCY = "currency.inbox"
+FEED = "rates.inbox"  # read by agents/perform.py, which answers with RatesFetched
 RAIL = "rail.inbox"  # read by agents/perform.py, which answers with RailAnswered
 LOG = "notification.log"  # where notifications are delivered for now
 
@@ -104,16 +110,25 @@ SOURCE = "order.source_account_id"
 DESTINATION = "order.destination_account_id"
 ORDER = "order.transaction_id"
 ORIGINAL = "order.terms.original_transaction_id"
+QUOTE = "order.terms.quote_id"
 
 # reasons for which nothing of the owner's daily limit was reserved, so that none is to be freed
 NOT_RESERVED = {
     Reason.ALREADY_REVERSED,
+    Reason.AMOUNT_TOO_LARGE,
+    Reason.AMOUNT_TOO_SMALL,
     Reason.BLACKLISTED,
     Reason.CURRENCY_UNKNOWN,
     Reason.DAILY_LIMIT,
     Reason.INVALID_COMMAND,
     Reason.NOT_COMPLETED,
     Reason.NOT_REVERSIBLE,
+    Reason.QUOTE_EXPIRED,
+    Reason.QUOTE_MISMATCH,
+    Reason.QUOTE_NOT_FOUND,
+    Reason.QUOTE_USED,
+    Reason.RATE_NOT_FOUND,
+    Reason.RATE_STALE,
     Reason.REVIEW_DECLINED,
     Reason.REVIEW_EXPIRED,
     Reason.RISK_DECLINED,
@@ -140,6 +155,14 @@ def _between_accounts(fact: PaymentProcessed | AccountCredited) -> bool:
 def _goes_out(fact: PaymentProcessed) -> bool:
     """From an account to outside, as a withdrawal."""
     return fact.order.destination_account_id is None
+
+
+def _at_market(fact: TransactionCreated) -> bool:
+    return fact.order.type is TransactionType.EXCHANGE and not fact.order.terms.quote_id  # type: ignore[union-attr]
+
+
+def _by_quote(fact: TransactionCreated) -> bool:
+    return fact.order.type is TransactionType.EXCHANGE and bool(fact.order.terms.quote_id)  # type: ignore[union-attr]
 
 
 def _by_book(fact: AccountDebited) -> bool:
@@ -170,8 +193,12 @@ def _undoes(fact: TransactionCreated | TransactionFailed | TransactionCancelled)
     return undoes(fact.order)
 
 
-def _undoes_nothing(fact: TransactionCreated) -> bool:
-    return fact.order.terms is None or not undoes(fact.order)
+def _needs_nothing_first(fact: TransactionCreated) -> bool:
+    """Neither a rate nor the grant of another transaction."""
+    order = fact.order
+    if order.terms is None:
+        return True
+    return order.type is not TransactionType.EXCHANGE and not undoes(order)
 
 
 def _may_have_reserved(fact: TransactionFailed) -> bool:
@@ -212,7 +239,7 @@ CLOSE_LEGS = Gathered(
 
 SUBSCRIPTIONS: tuple[Subscription, ...] = (
     # the way of a transfer
-    _on(TransactionCreated, RISK, OWNER, _undoes_nothing),
+    _on(TransactionCreated, RISK, OWNER, _needs_nothing_first),
     _on(RiskApproved, ACCOUNT, SOURCE, _has_source),
     _on(RiskApproved, ACCOUNT, DESTINATION, _comes_in),
     _on(AccountDebited, ACCOUNT, DESTINATION, _by_book),
@@ -226,6 +253,11 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
     _on(ReversalRefused, TRANSACTION, ORDER),
     _on(TransactionFailed, TRANSACTION, ORIGINAL, _undoes),
     _on(TransactionCancelled, TRANSACTION, ORIGINAL, _undoes),
+    # an exchange gets its rate first, that of its quote where it has one; then it goes that way
+    _on(TransactionCreated, CURRENCY, ORDER, _at_market),
+    _on(TransactionCreated, CURRENCY, QUOTE, _by_quote),
+    _on(RateFixed, RISK, OWNER),
+    _on(RateRefused, TRANSACTION, ORDER),
     # risk says no, or asks a person
     _on(RiskDeclined, TRANSACTION, ORDER),
     _on(ReviewRequested, TRANSACTION, ORDER),
@@ -259,6 +291,8 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
     _on(RiskConfigSet, RISK, EVERY),
     _on(AccountOpened, RISK, "user_id"),
     _on(KycLevelSet, RISK, "user_id"),
+    _on(RatesSet, CURRENCY, EVERY),
+    _on(RatesRequested, FEED, "fetch_id"),
     _on(AddressReserved, USER, "user_id"),
     _on(AddressClaimed, USER, "user_id"),
     _on(EmailChanged, USER, "former_address", _has_moved),

@@ -23,6 +23,7 @@ from domain.analytics import Behaviour, Clock, Counted, UserDay, Window
 from domain.audit import Chain, Heads
 from domain.behaviour import Customer
 from domain.blacklist import Blacklisted
+from domain.currency import FixedRate, Quote, Rate
 from domain.holds import Hold
 from domain.kyc import KycOpen
 from domain.ledger import SystemBalance
@@ -49,7 +50,8 @@ PRIVATE = (
     "mailed/",
     "refresh/",
 )  # rows that private events alone make
-# rows without a table: what is due, indexes of `user_accounts` and `sessions`, and what risk asks alone
+# rows without a table: what is due, indexes of `user_accounts` and `sessions`, what risk asks alone, and
+# which rates came last
 OMITTED = (
     *PRIVATE,
     "due/",
@@ -59,6 +61,9 @@ OMITTED = (
     "holder/",
     "held/",
     "recipient/",
+    "rate-board/",
+    "rate-applied/",
+    "rate-feed/",
 )
 
 
@@ -433,6 +438,44 @@ TABLES: tuple[Table, ...] = (
         about="users and accounts with which nothing is done",
         aggregate=None,
         first_only=True,
+    ),
+    Table(
+        name="rates",
+        service="currency",
+        row=Rate,
+        prefix="rate/",
+        key=("pair",),
+        about="rates that were set, as they are now",
+        aggregate=None,
+        first_only=True,
+    ),
+    Table(
+        name="rate_history",
+        service="currency",
+        row=Rate,
+        prefix="rate-at/",
+        key=("pair", "place"),
+        about="rates of the last 30 days, of a pair the newest first",
+        aggregate=None,
+        first_only=True,
+    ),
+    Table(
+        name="quotes",
+        service="currency",
+        row=Quote,
+        prefix="quote/",
+        key=("quote_id",),
+        about="rates that are or were held for a user",
+        aggregate=_first,
+    ),
+    Table(
+        name="fixed_rates",
+        service="currency",
+        row=FixedRate,
+        prefix="fixed/",
+        key=("transaction_id",),
+        about="the rate of each exchange; none where it was refused",
+        aggregate=None,
     ),
 )
 BY_NAME = {table.name: table for table in TABLES}

@@ -3,7 +3,8 @@
     input (inbox, while it is held)  -->  events that it caused  -->  rows then, what changed marked
 
 An order names all who take part, so a transaction is followed without a search: its own partition of
-`transaction` and `payment`, its accounts' of `account`, its owner's of `risk` and `notification`.
+`transaction` and `payment`, its accounts' of `account`, its owner's of `risk` and `notification`, of an
+exchange its own or its quote's of `currency`.
 Inputs that caused nothing are shown too, while the inbox holds them. Private facts are not read.
 """
 
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents.envelope import place, rfc3339
 from domain.account import ACCOUNT, LegsClosed
+from domain.currency import CURRENCY, exchange_id
 from domain.decider import DUE
 from domain.notification import NOTIFICATION
 from domain.payment import PAYMENT
 from domain.risk import RISK
-from domain.saga import undoes
+from domain.saga import TransactionType, undoes
 from domain.transaction import TRANSACTION
 from domain.user import USER
 from proof.reader import Reader
@@ -151,11 +153,13 @@ class Timeline:
 
 def parts_of(order: Order) -> list[Part]:
     """Where a transaction leaves traces."""
-    accounts = [order.source_account_id, order.destination_account_id]
+    accounts = dict.fromkeys([order.source_account_id, order.destination_account_id])
     undone = [order.terms.original_transaction_id] if order.terms and undoes(order) else []
+    exchanges = order.type is TransactionType.EXCHANGE
     return [
         Part(TRANSACTION, order.transaction_id),
         *[Part(TRANSACTION, original) for original in undone if original],  # which grants it
+        *([Part(CURRENCY, exchange_id(order))] if exchanges else []),
         Part(RISK, order.owner_id),
         *[Part(ACCOUNT, account) for account in accounts if account],
         Part(PAYMENT, order.transaction_id),

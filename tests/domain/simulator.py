@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
-from domain import account, holds, payment, risk, transaction
+from domain import account, exchange, holds, payment, risk, transaction
 from domain.account import (
     ArchiveAccount,
     CloseAccount,
@@ -30,6 +30,20 @@ from domain.account import (
     UnfreezeAccount,
 )
 from domain.blacklist import AddToBlacklist, BlacklistKind, RemoveFromBlacklist
+from domain.currency import (
+    RATES,
+    AppliedRates,
+    FeedAnswered,
+    FetchOutcome,
+    QuoteIssued,
+    RatesFetched,
+    RateSource,
+    RatesRequested,
+    RatesSet,
+    RequestQuote,
+    ScheduleFeed,
+    SetRates,
+)
 from domain.decider import (
     DUE,
     FORGET,
@@ -43,7 +57,7 @@ from domain.decider import (
     handle,
 )
 from domain.holds import Hold, HoldPlaced, HoldStatus, PlaceHold, VoidHold
-from domain.ledger import CLEARING, FEES, SUSPENSE, sums, trial_balance
+from domain.ledger import CLEARING, FEES, POSITION, ROUNDING, SUSPENSE, sums, trial_balance
 from domain.notification import NotificationRequested
 from domain.payment import RailAnswered, RailOperation, RailOutcome
 from domain.prices import PRICE_LIST, PRICED, Price, SetPriceList
@@ -54,13 +68,13 @@ from domain.saga import (
     Order,
     PaymentRequested,
     Rail,
+    RateFixed,
     RefundRequested,
     Terms,
     TransactionCancelled,
     TransactionCompleted,
     TransactionFailed,
     TransactionType,
-    credited_minor,
     debited_minor,
     fee_of,
     undoes,
@@ -140,6 +154,8 @@ class Bank:
         self.books = RailBooks()
         self.orders: dict[str, CreateTransaction] = {}
         self.holds: dict[str, PlaceHold] = {}
+        self.quotes: dict[str, RequestQuote] = {}
+        self.rates = 0  # how often they were set
         self.stalled: str | None = None
 
     # the wires
@@ -183,6 +199,8 @@ class Bank:
             service, _, kind = topic.partition(".")
             if topic == "rail.inbox":
                 self.rail.append(event)
+            elif topic == "rates.inbox":
+                self.send("currency", RATES, fetched(self, event))
             elif kind == "inbox" and key is EVERY:
                 for n in range(PARTITIONS):
                     self.inboxes[service, n].append((event, self.now_ms))
@@ -371,6 +389,7 @@ def populate(bank: Bank) -> None:
         bank.send("user", f"{person}@example.org", registration(person))
     for number in range(5):
         bank.send("account", f"a{number}", opening(bank, number))
+    set_rates(bank)
     bank.settle()
     for number in range(5):
         for currency in CURRENCIES:
@@ -455,7 +474,7 @@ def act(bank: Bank) -> None:  # noqa: C901 - a case an action
     """One thing that somebody does."""
     chance = bank.chance
     account_id = chance.choice(ACCOUNTS)
-    match chance.randrange(27):
+    match chance.randrange(31):
         case 0 | 1 | 2 | 3 | 4 | 5 | 16:
             order(bank)
         case 6:
@@ -477,6 +496,17 @@ def act(bank: Bank) -> None:  # noqa: C901 - a case an action
         case 15 if chance.random() < 0.1:
             for _ in range(80):  # a machine gone wild
                 order(bank, source_account_id="a0", destination_account_id="a1", owner_id="ada")
+        case 27 | 28:
+            changed = change_money(bank)
+            if chance.random() < 0.4:
+                cancel(bank, changed.transaction_id)
+        case 29:
+            ask_quote(bank)
+        case 30 if chance.random() < 0.5:
+            set_rates(bank)
+        case 30:
+            every = ScheduleFeed(every_s=chance.choice((0, 60, 3_600)), actor_id="ops")
+            bank.send("currency", RATES, every)
         case 14 if bank.orders:
             repeat(bank, bank.orders[chance.choice([*bank.orders])])
         case 18 | 19 | 20:
@@ -579,6 +609,85 @@ def place_hold(bank: Bank, account_id: str) -> None:
     bank.send("account", account_id, command)
 
 
+def set_rates(bank: Bank) -> None:
+    """What a euro is worth, for an hour or for days; at times of one currency alone."""
+    chance = bank.chance
+    rates = {"USD": f"1.0{chance.randrange(100)}", "JPY": f"16{chance.randrange(10)}.7"}
+    if chance.random() < 0.2:
+        del rates[chance.choice(CURRENCIES)]
+    bank.rates += 1
+    command = SetRates(
+        base="EUR",
+        rates=rates,
+        source=chance.choice((RateSource.OPERATOR, RateSource.FEED)),
+        as_of_ms=chance.choice((None, None, bank.now_ms - 60_000)),
+        max_age_s=chance.choice((600, 432_000)),
+        spread_ppm=chance.choice((0, 5_000)),
+        actor_id="ops",
+        request_id=f"r{bank.rates}",
+    )
+    bank.send("currency", RATES, command)
+
+
+def fetched(bank: Bank, request: RatesRequested) -> RatesFetched:
+    """The feed: it may be away, and has the same rates for a while."""
+    day_ms = bank.now_ms // 3_600_000 * 3_600_000
+    works = bank.chance.random() < 0.7
+    return RatesFetched(
+        fetch_id=request.fetch_id,
+        outcome=FetchOutcome.FETCHED if works else FetchOutcome.FAILED,
+        base="EUR",
+        rates={"USD": "1.08", "JPY": "160"} if works else {},
+        as_of_ms=day_ms,
+        max_age_s=432_000,
+        spread_ppm=0,
+        request_id=f"f{day_ms}",
+        detail="" if works else "away",
+    )
+
+
+def ask_quote(bank: Bank) -> RequestQuote:
+    chance, quote_id = bank.chance, f"q{len(bank.quotes)}"
+    source, destination = chance.sample(CURRENCIES, 2)
+    command = RequestQuote(
+        quote_id=quote_id,
+        user_id=chance.choice(PEOPLE),
+        currency=source,
+        destination_currency=destination,
+        amount_minor=chance.choice((None, None, 4_000)),
+        hold_s=chance.choice((5, 3_600)),
+        request_hash=quote_id,
+    )
+    bank.quotes[quote_id] = command
+    bank.send("currency", quote_id, command)
+    return command
+
+
+def change_money(bank: Bank) -> CreateTransaction:
+    """An exchange on one account or between two, by a quote of anybody's or at the market's rate."""
+    chance = bank.chance
+    source, destination = chance.sample(CURRENCIES, 2)
+    account_id = chance.choice(ACCOUNTS)
+    quote_id = None
+    if chance.random() < 0.5:
+        quote = ask_quote(bank) if chance.random() < 0.5 or not bank.quotes else None
+        quote = quote or bank.quotes[chance.choice([*bank.quotes])]
+        quote_id = quote.quote_id
+        if chance.random() < 0.8:
+            source, destination = quote.currency, quote.destination_currency
+            account_id = f"a{PEOPLE.index(quote.user_id)}"
+    return order(
+        bank,
+        type=TransactionType.EXCHANGE,
+        rail=Rail.BOOK,
+        currency=source,
+        source_account_id=account_id,
+        destination_account_id=chance.choice((account_id, account_id, *ACCOUNTS, NOWHERE)),
+        owner_id=PEOPLE[int(account_id[1:]) % len(PEOPLE)],
+        terms=Terms(destination_currency=destination, quote_id=quote_id),
+    )
+
+
 def leave(bank: Bank, account_id: str) -> None:
     """Send all that is there elsewhere, and close while it may still be on its way."""
     row = next((row for key, row in bank.all_rows("account") if key == f"account/{account_id}"))
@@ -655,6 +764,7 @@ def run(
         act(bank)
         for _ in range(bank.chance.randrange(12)):
             bank.step()
+    bank.send("currency", RATES, ScheduleFeed(every_s=0, actor_id="ops"))
     bank.settle()
     return_suspended(bank)
     bank.settle()
@@ -671,6 +781,7 @@ def laws(bank: Bank) -> None:
     check_money(bank)
     check_undone(bank)
     check_holds(bank)
+    check_exchanges(bank)
     simulated_risk.check(bank, expect)
     check_rail(bank)
     check_lists(bank)
@@ -740,8 +851,10 @@ def check_money(bank: Bank) -> None:
         if isinstance(event, TransactionCompleted):
             order = event.order
             expected[order.source_account_id, order.currency] -= debited_minor(order)
-            expected[order.destination_account_id, order.currency] += credited_minor(order)
+            currency, amount_minor = exchange.credited(order)
+            expected[order.destination_account_id, currency] += amount_minor
             expected[FEES, order.currency] += fee_of(order)
+            expected[FEES, currency] += order.terms.spread_minor if order.terms else 0
     for currency in by_currency:
         earned_minor = trial.get((FEES, currency), 0)
         wanted = expected[FEES, currency]
@@ -811,6 +924,53 @@ def check_undone(bank: Bank) -> None:
             expect(row.reversal_id == wanted, f"{original_id} is granted to {row}, not {wanted}")
 
 
+def check_exchanges(bank: Bank) -> None:
+    """One rate an exchange, one exchange a quote; both sides or none, the rest is the bank's."""
+    fixed = [event for event in bank.all_events("currency") if isinstance(event, RateFixed)]
+    orders = Counter(event.order.transaction_id for event in fixed)
+    quotes = Counter(terms.quote_id for event in fixed if (terms := event.order.terms).quote_id)
+    expect(not orders or max(orders.values()) == 1, f"rates fixed twice: {orders}")
+    expect(not quotes or max(quotes.values()) == 1, f"quotes used twice: {quotes}")
+    said = {
+        event.quote_id: event
+        for event in bank.all_events("currency")
+        if isinstance(event, QuoteIssued)
+    }
+    for event in fixed:
+        quote = said.get(event.order.terms.quote_id)
+        own = quote is None or quote.user_id in (event.order.owner_id, event.order.actor_id)
+        expect(own, f"someone else's quote was used: {event}")
+    wanted: Counter[tuple[str, str]] = Counter()
+    for event in bank.finals():
+        order = event.order
+        if (
+            not isinstance(event, TransactionCompleted)
+            or order.type is not TransactionType.EXCHANGE
+        ):
+            continue
+        currency, amount_minor = exchange.credited(order)
+        terms = order.terms
+        expect(orders[order.transaction_id] == 1 and amount_minor > 0, f"without a rate: {order}")
+        wanted[POSITION, order.currency] += order.amount_minor
+        wanted[POSITION, currency] -= amount_minor + terms.spread_minor + terms.rounding_minor
+        wanted[FEES, currency] += terms.spread_minor
+        wanted[ROUNDING, currency] += terms.rounding_minor
+        expect(abs(terms.rounding_minor) < 2, f"more than rounding: {terms}")
+    trial = trial_balance(row for _, row in bank.all_rows("account"))
+    for name in (POSITION, ROUNDING):
+        for code in CURRENCIES:
+            found = trial.get((name, code), 0)
+            expect(found == wanted[name, code], f"{name}: {found}, not {wanted[name, code]} {code}")
+    answers = Counter(
+        e.fetch_id for e in bank.all_events("currency") if isinstance(e, FeedAnswered)
+    )
+    asked = {e.fetch_id for e in bank.all_events("currency") if isinstance(e, RatesRequested)}
+    expect(answers == Counter(asked), f"asked of the feed {asked}, answered {answers}")
+    sets = sum(isinstance(event, RatesSet) for event in bank.all_events("currency"))
+    applied = [row for _, row in bank.all_rows("currency") if isinstance(row, AppliedRates)]
+    expect({row.version for row in applied} == {sets}, f"{sets} sets of rates, applied {applied}")
+
+
 def check_rail(bank: Bank) -> None:
     """The provider moved the money of what completed, and gave back, or keeps, all other."""
     for event in bank.finals():
@@ -867,6 +1027,9 @@ def check_repeats(bank: Bank) -> None:
         bank.send("transaction", command.transaction_id, command)
     for hold in bank.holds.values():
         bank.send("account", hold.account_id, hold)
+    for event in [*bank.all_events("currency")]:
+        if isinstance(event, QuoteIssued):
+            bank.send("currency", event.quote_id, bank.quotes[event.quote_id])
     bank.settle()
     again = {place: len(events) for place, events in bank.events.items()}
     expect(again == said, f"a repeated command said something new: {said} {again}")
@@ -888,6 +1051,7 @@ def check_forgetting(bank: Bank) -> None:
         *simulated_risk.STAY,
     )
     stay += ("accounts-of/", "account-of/", "has-account/")
+    stay += ("rate/", "rate-board/", "rate-applied/", "rate-feed/")
     left = [key for rows in bank.rows.values() for key in rows if not key.startswith(stay)]
     expect(not left, f"never forgotten: {left}")
     check_fold(bank)

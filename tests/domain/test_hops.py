@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from domain.currency import RateSource, SetRates
 from domain.payment import RailOutcome
-from domain.saga import Rail, TransactionCreated
-from tests.domain.scenario import FINAL, Scenario, bank, deposit, transfer, withdrawal
+from domain.saga import Rail, Terms, TransactionCreated, TransactionType
+from tests.domain.scenario import FINAL, Scenario, bank, deposit, opening, transfer, withdrawal
 from tests.domain.test_reversals import undoing
 
 if TYPE_CHECKING:
@@ -35,6 +36,28 @@ def paid_in(town: Scenario) -> None:
 
 def paid_out(town: Scenario) -> None:
     town.send(withdrawal(5))
+
+
+def exchanged(town: Scenario) -> None:
+    rates = SetRates(
+        base="EUR",
+        rates={"USD": "1.1"},
+        source=RateSource.OPERATOR,
+        as_of_ms=None,
+        max_age_s=60,
+        spread_ppm=0,
+        actor_id="ops",
+        request_id="r1",
+    )
+    town.send(opening("eva", "u-eva", currencies=("EUR",)), "account")
+    town.send(rates, "currency").run()
+    town.handled.clear()
+    without_a_rate(town)
+
+
+def without_a_rate(town: Scenario) -> None:
+    terms, kind = Terms(destination_currency="EUR"), TransactionType.EXCHANGE
+    town.send(transfer(500, type=kind, destination_account_id="eva", terms=terms))
 
 
 def declined(town: Scenario) -> None:
@@ -92,6 +115,8 @@ PATHS: dict[str, Callable[[Scenario], None]] = {
     "transfer, rail": rail,
     "deposit": paid_in,
     "withdrawal": paid_out,
+    "exchange": exchanged,
+    "exchange: no rate": without_a_rate,
     "declined by risk": declined,
     "debit refused": no_funds,
     "transfer, book: credit refused": frozen_recipient,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from domain import account, payment, risk, transaction
+from domain import account, currency, payment, risk, transaction
 from domain.decider import Decider, Rows
 from domain.holds import HoldExpired, HoldStatus, captured_hold, hold_key
 from domain.payment import RailAnswered, RailOutcome
@@ -21,6 +21,7 @@ from domain.saga import (
     DebitRefused,
     Reason,
     RiskApproved,
+    TransactionCancelled,
     TransactionCreated,
     TransactionFailed,
 )
@@ -191,6 +192,38 @@ def reserves_without_the_fee(rows: Rows, event: Any) -> Mapping[str, Any]:
     return risk.evolve(rows, event)
 
 
+def fixes_again(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, TransactionCreated):
+        rows = Blind(rows, lambda key: key.startswith("fixed/"))
+    return currency.decide(rows, message, at_ms)
+
+
+def never_uses_up(rows: Rows, event: Any) -> Mapping[str, Any]:
+    changes = currency.evolve(rows, event)
+    if isinstance(event, currency.RateFixed):
+        return {key: row for key, row in changes.items() if not key.startswith("quote/")}
+    return changes
+
+
+def lets_anyone_use_it(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, TransactionCreated):
+        quote = rows.get(currency.quote_key(message.order.terms.quote_id or ""))
+        if quote is not None:
+            quoted = {
+                currency.quote_key(quote.quote_id): replace(quote, user_id=message.order.owner_id)
+            }
+            if currency.fixed_key(message.order.transaction_id) not in rows:
+                rows = quoted
+    return currency.decide(rows, message, at_ms)
+
+
+def approves_what_was_cancelled(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    is_end = isinstance(message, TransactionCancelled)
+    if is_end and risk.score_key(message.order.transaction_id) not in rows:
+        return ()
+    return risk.decide(rows, message, at_ms)
+
+
 CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
     "a credit heard twice is booked twice": ("account", {"decide": credits_again}),
     "an approval heard twice debits twice": ("account", {"decide": debits_again}),
@@ -210,6 +243,10 @@ CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
     "a fee is not put back": ("account", {"decide": keeps_the_fee_of_what_it_puts_back}),
     "the daily limit overlooks fees": ("risk", {"evolve": reserves_without_the_fee}),
     "a failed order keeps its share of the limit": ("risk", {"decide": never_frees_the_limit}),
+    "an exchange gets two rates": ("currency", {"decide": fixes_again}),
+    "a quote is not used up": ("currency", {"evolve": never_uses_up}),
+    "a quote serves anyone": ("currency", {"decide": lets_anyone_use_it}),
+    "a cancelled exchange reserves": ("risk", {"decide": approves_what_was_cancelled}),
     "a failure heard twice frees the limit twice": ("risk", {"evolve": frees_the_limit_again}),
 }
 

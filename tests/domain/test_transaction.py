@@ -117,5 +117,5 @@ def test_a_fact_of_a_transaction_forgotten_or_never_known_says_nothing() -> None
 
 
 def test_the_types_are_all_there() -> None:
-    money_in_and_out = {"transfer", "deposit", "withdrawal", "payment"}
+    money_in_and_out = {"transfer", "deposit", "withdrawal", "payment", "exchange"}
     assert {*TransactionType} >= {*money_in_and_out, "refund", "reversal"}

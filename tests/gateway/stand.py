@@ -43,6 +43,7 @@ SERVICES = (
     "payment",
     "notification",
     "risk",
+    "currency",
     "perform",
     "relay",
 )
@@ -65,13 +66,14 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
 
     With stores their projections run beside the worker.
     """
-    gateway_port, ops_port, rail_port, projections_port = free_ports(4)
+    gateway_port, ops_port, rail_port, projections_port, rates_port = free_ports(5)
     environment = {
         **os.environ,
         "STREAMBANK_KAFKA_BOOTSTRAP": kafka.bootstrap,
         "STREAMBANK_PREFIX": prefix,
         "STREAMBANK_GATEWAY_PORT": str(gateway_port),
         "STREAMBANK_OPS_PORT": str(ops_port),
+        "STREAMBANK_RATES_URL": f"http://127.0.0.1:{rates_port}/rates.xml",  # nobody is there
         "STREAMBANK_RAIL_URL": f"http://127.0.0.1:{rail_port}",
         "STREAMBANK_JWT_SECRET": SECRET,
         "STREAMBANK_ADMIN_PASSWORD": PASSWORD,

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -373,3 +374,48 @@ async def test_another_gateway_knows_keys_and_log_outs(
         await until(out, "she is logged out there too", 60)
     finally:
         other.stop(grace_s=10)
+
+
+async def test_rates_come_from_redis_and_the_stores_and_never_from_before(
+    stored: Stored, people: Town
+) -> None:
+    operator, alice = await people.staff("operator"), await people.customer("alice")
+    path = "/api/rates?base=EUR&quote=CHF"
+
+    async def rate(text: str) -> None:
+        body = {"base": "EUR", "quote": "CHF", "rate": text, "spread_ppm": 0}
+        got = await operator.ask("PUT", "/api/rates", body, Prefer="wait=20")
+        assert got.status == 200, got.text
+        assert [one["rate"] for one in (await alice.get(path)).json["items"]] == [text]
+
+    await rate("0.95")
+    await until_from(alice, path, "redis")
+    before = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    for text in ("0.96", "0.97", "0.98"):
+        await rate(text)
+    copied = await until_from(alice, path, "redis")
+    assert copied.json["items"][0]["rate"] == "0.98"
+
+    then = await until_from(alice, f"{path}&at={before}", "mongodb")
+    assert then.json["items"][0]["rate"] == "0.95"
+    account = await alice.open("EUR", "CHF")
+    admin = await people.admin()
+    order = {"type": "deposit", "amount": 1_000, "currency": "EUR"}
+    assert (await admin.pay(**order, destination_account_id=account)).status == 201
+    asked = {"currency": "EUR", "destination_currency": "CHF"}
+    quote = await alice.post("/api/quotes", asked)
+    got = await alice.pay(
+        **asked,
+        type="exchange",
+        amount=500,
+        source_account_id=account,
+        quote_id=quote.json["quote_id"],
+    )
+    assert (got.status, got.json["destination_amount"]) == (201, 490), got.text
+    for away, source in (("mysql", "mongodb"), ("mongodb", "mysql")):
+        stored.away(away)
+        shown = await until_from(alice, got.headers["Location"], source)
+        assert shown.json == got.json
+        used = await until_from(alice, quote.headers["Location"], source)
+        assert used.json["transaction_id"] == got.json["transaction_id"]
+        stored.back()

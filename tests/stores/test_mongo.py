@@ -38,6 +38,7 @@ from tests.stores.things import (
     fact,
     listed,
     names,
+    rate,
     transaction,
     unlisted,
     user,
@@ -385,6 +386,15 @@ async def test_transactions_are_found_by_either_account_once(db: MongoDB) -> Non
     assert await of(from_ms=NOON_MS + 3) == ["t5", "t4"]
     assert await of(account_id="a", to_ms=NOON_MS + 1) == ["t1"]
     assert await of(account_id="a", currency="EUR") == []
+
+
+async def test_rates_then_and_now(db: MongoDB) -> None:
+    then = [rate("USD", n, n * 10, past=True) for n in (1, 2, 3)]
+    await appended(db, ("currency-table-changelog", 0), rate("USD", 3, 30), rate("JPY", 1), *then)
+    assert names((await db.rates(None, 5)).items, "pair") == ["EUR-USD", "EUR-JPY"]
+    for to_ms, found in ((31, ["1.3"]), (30, ["1.2"]), (10, [])):
+        page = await db.rate_history(Wanted(pair="EUR-USD", to_ms=to_ms), None, 1)
+        assert names(page.items, "rate") == found
 
 
 async def test_each_list_is_narrowed_and_sorted_as_it_says(db: MongoDB) -> None:

@@ -16,7 +16,7 @@ from tests.domain.stories import NOON_MS
 from tests.domain.stories import order as ordered
 from tests.stores.mysql_database import fresh, sql
 from tests.stores.test_mysql import url_of
-from tests.stores.things import batch, entry, fact, listed, user
+from tests.stores.things import batch, entry, fact, listed, rate, user
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stores.mysql import MySQL
     from stores.questions import Place
 
-USERS, ACCOUNTS, TRANSACTIONS, PAYMENTS, NOTIFICATIONS, REVIEWS, BLACKLIST = KINDS
+USERS, ACCOUNTS, TRANSACTIONS, PAYMENTS, NOTIFICATIONS, REVIEWS, BLACKLIST = KINDS[:7]
 ROWS = 20_000
 
 
@@ -75,6 +75,8 @@ def made(n: int) -> list[Any]:
         review(n),
         notification(n),
         listed(f"v{n}", NOON_MS + n),
+        rate(f"C{n % 150}", 1, NOON_MS + n),
+        rate(f"C{n % 150}", n, NOON_MS + n, past=True),
         fact(
             f"e{n:05d}", NOON_MS + n // 3, aggregate_id=f"a{n % 700}", actor_id=f"u{n % 500}",
             transaction_id=f"t{n:05d}", type=f"Kind{n % 20}",
@@ -130,6 +132,8 @@ ASKED: list[tuple[str, Any, Wanted, Place | None]] = [
     ("reviews by status", mysql_lists.REVIEWS, Wanted(status="open"), (NOON_MS + 50, "u50.t1")),
     ("all reviews", mysql_lists.REVIEWS, Wanted(), None),
     ("the blacklist", mysql_lists.BLACKLIST, Wanted(), (NOON_MS + 50, "user/v50")),
+    ("the rates of now", mysql_lists.RATES, Wanted(), None),
+    ("a rate then", mysql_lists.RATE_HISTORY, Wanted(pair="EUR-C7", to_ms=NOON_MS + 900), None),
     ("entries of an account", mysql_lists.POSTINGS, Wanted(account_id="a7"), None),
     ("entries of a transaction", mysql_lists.POSTINGS, Wanted(transaction_id="t00007"), None),
     ("events of an aggregate", mysql_lists.FACTS, Wanted(aggregate_id="a7"), (NOON_MS + 9, "e1")),
@@ -229,3 +233,14 @@ async def test_documents_that_are_there(store: MySQL) -> None:
     found = await store.documents(USERS, ["u1", "nobody", "u2"])
     assert set(found) == {"u1", "u2"}
     assert await store.documents(USERS, []) == {}
+
+
+async def test_the_newest_rate_up_to_a_time(store: MySQL) -> None:
+    page = await store.rate_history(Wanted(pair="EUR-C7", to_ms=NOON_MS + 308), None, 1)
+    assert [row["at_ms"] for row in page.items] == [NOON_MS + 307]
+    page = await store.rate_history(Wanted(pair="EUR-C7", to_ms=NOON_MS + 307), None, 1)
+    assert [row["at_ms"] for row in page.items] == [NOON_MS + 157]
+    first = await store.rates(None, 100)
+    rest = await store.rates(first.following, 100)
+    assert len({row["pair"] for row in (*first.items, *rest.items)}) == 150
+    assert rest.following is None

@@ -86,7 +86,17 @@ def client(bank: Callable[[], Installation]) -> Iterator[tuple[Installation, Cli
     client.close()
 
 
-SERVICES = ("user", "account", "transaction", "payment", "notification", "risk", "perform", "relay")
+SERVICES = (
+    "user",
+    "account",
+    "transaction",
+    "payment",
+    "notification",
+    "risk",
+    "currency",
+    "perform",
+    "relay",
+)
 
 
 def test_the_store_becomes_the_fold_of_the_log(client: tuple[Installation, Client]) -> None:

@@ -67,6 +67,14 @@ async def test_an_older_copy_never_replaces_a_newer_one(redis: Redis) -> None:
     assert found["name"] == "the same version, written later"
 
 
+async def test_what_is_made_of_rows_is_held_under_a_name(redis: Redis, prefix: str) -> None:
+    assert await redis.held("exchange_rates:EUR") is None
+    for version in (2, 1, 3, 2):
+        await redis.hold("exchange_rates:EUR", version, {"version": version}, 3600)
+    assert await redis.held("exchange_rates:EUR") == {"version": 3}
+    assert 3500 < await redis.execute("TTL", f"{prefix}exchange_rates:EUR") <= 3600
+
+
 async def test_a_slow_reader_cannot_put_back_what_was_let_go(redis: Redis) -> None:
     invalidation = Invalidation(redis)
     await redis.put(USERS, "ada", ada(1))

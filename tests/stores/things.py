@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stores.catalog import KINDS, Batch, Change, Entry, Said, json_of
+from stores.catalog import BY_NAME, KINDS, Batch, Change, Entry, Said, json_of
 from tests.domain.stories import NOON_MS, order
 
 if TYPE_CHECKING:
     from stores.catalog import Document, Kind
 
-USERS, ACCOUNTS, TRANSACTIONS, PAYMENTS, NOTIFICATIONS, REVIEWS, BLACKLIST = KINDS
+USERS, ACCOUNTS, TRANSACTIONS, PAYMENTS, NOTIFICATIONS, REVIEWS, BLACKLIST = KINDS[:7]
+RATES, RATE_HISTORY, QUOTES = (BY_NAME[name] for name in ("rates", "rate_history", "quotes"))
 
 
 def user(name: str, version: int = 1, /, **more: Any) -> Change:
@@ -64,6 +65,19 @@ ORDERED = ("owner_id", "source_account_id", "destination_account_id", "amount_mi
 def listed(value: str, at_ms: int = NOON_MS) -> Change:
     document = {"kind": "user", "value": value, "note": "", "at_ms": at_ms}
     return Change(kind=BLACKLIST, key=f"user/{value}", version=at_ms, document=document)
+
+
+def rate(quote: str, version: int, at_ms: int = NOON_MS, *, past: bool = False) -> Change:
+    """A rate of the euro as it is, or as it was."""
+    key = f"EUR-{quote}"
+    document = {
+        "pair": key, "base": "EUR", "quote": quote, "rate": f"1.{version}", "spread_ppm": 0,
+        "source": "feed", "as_of_ms": at_ms, "expires_ms": at_ms + 1, "version": version,
+        "at_ms": at_ms,
+    }  # fmt: skip
+    if past:
+        key = f"{key}/{10**13 - 1 - at_ms:013d}.{10**9 - 1 - version:09d}"
+    return Change(kind=RATE_HISTORY if past else RATES, key=key, version=version, document=document)
 
 
 def unlisted(value: str) -> Change:

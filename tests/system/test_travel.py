@@ -77,7 +77,7 @@ def time_of(at_ms: int) -> str:
 
 
 @pytest.mark.parametrize(
-    "service", ["user", "account", "transaction", "payment", "notification", "risk"]
+    "service", ["user", "account", "transaction", "payment", "notification", "risk", "currency"]
 )
 def test_a_replay_rebuilds_the_tables(lived: Lived, service: str) -> None:
     done = lived.bank.pipeline("replay", service)
