@@ -38,3 +38,9 @@ def bank_hour(at_ms: int) -> int:
     """The hour on the bank's clock, 0 … 23."""
     summer = bisect_right(CHANGES_MS, at_ms) % 2
     return (at_ms + HOUR_MS * (1 + summer)) % DAY_MS // HOUR_MS
+
+
+def day_start_ms(day: int) -> int:
+    """The first millisecond of one of the bank's days. The clock changes on no midnight."""
+    winter_ms = day * DAY_MS - HOUR_MS
+    return winter_ms if bank_day(winter_ms - HOUR_MS) < day else winter_ms - HOUR_MS

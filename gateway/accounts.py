@@ -1,4 +1,4 @@
-"""Accounts over HTTP: open, list, read, freeze, unfreeze, close."""
+"""Accounts over HTTP: open, list, read, freeze, unfreeze, close, archive."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domain.account import (
     ACCOUNT,
+    AccountArchived,
     AccountClosed,
     AccountCommandRefused,
     AccountFrozen,
     AccountOpened,
     AccountUnfrozen,
+    ArchiveAccount,
     CloseAccount,
     FreezeAccount,
     OpenAccount,
@@ -134,14 +136,15 @@ class _Opening:
 class Management(NamedTuple):
     """A command that changes an account's status, what it says, and the status then."""
 
-    command: type[FreezeAccount] | type[UnfreezeAccount] | type[CloseAccount]
-    event: type[AccountFrozen] | type[AccountUnfrozen] | type[AccountClosed]
+    command: type[FreezeAccount | UnfreezeAccount | CloseAccount | ArchiveAccount]
+    event: type[AccountFrozen | AccountUnfrozen | AccountClosed | AccountArchived]
     status: Status
 
 
 FREEZE = Management(FreezeAccount, AccountFrozen, Status.FROZEN)
 UNFREEZE = Management(UnfreezeAccount, AccountUnfrozen, Status.OPEN)
 CLOSE = Management(CloseAccount, AccountClosed, Status.CLOSED)
+ARCHIVE = Management(ArchiveAccount, AccountArchived, Status.ARCHIVED)
 
 
 async def freeze(call: Call) -> Answer:
@@ -155,6 +158,11 @@ async def unfreeze(call: Call) -> Answer:
 async def close(call: Call) -> Answer:
     """The owner closes, or an operator."""
     return await _manage(call, CLOSE)
+
+
+async def archive(call: Call) -> Answer:
+    """Likewise. The account is read as before, and in the list of archived ones alone."""
+    return await _manage(call, ARCHIVE)
 
 
 async def _manage(call: Call, management: Management) -> Answer:
@@ -207,11 +215,11 @@ async def read(call: Call, account_id: str) -> Row | None:
 
 
 async def get(call: Call) -> Answer:
-    row = await _mine(call)
+    row = await mine(call)
     return answer(views.picked(views.account(row), call.query.get("fields")))
 
 
-async def _mine(call: Call) -> Row:
+async def mine(call: Call) -> Row:
     """The account, now or then, if the caller may see it; 404 else."""
     account_id, at_ms = call.names["account_id"], moment_in(call.query)
     if at_ms is None:
@@ -228,7 +236,7 @@ async def _mine(call: Call) -> Row:
 
 
 async def listing(call: Call) -> Answer:
-    """In the order of their opening. Staff may ask for those of another user."""
+    """In the order of their opening, archived ones if asked for. Staff may ask for another user's."""
     listed = await lists.accounts(call, await pages.user_of(call), call.query.get("status"))
     items: list[Any] = [
         views.picked(views.account(row), call.query.get("fields")) for row in listed.rows
@@ -238,7 +246,7 @@ async def listing(call: Call) -> Answer:
 
 async def entries(call: Call) -> Answer:
     """What was posted to an account, the oldest first: the stores alone know."""
-    account_id = (await _mine(call))["account_id"]
+    account_id = (await mine(call))["account_id"]
     reads, limit, start = call.gateway.reads, pages.limit_of(call), lists.cursor_of(call)
     wanted = Wanted(account_id=account_id, currency=call.query.get("currency"))
 

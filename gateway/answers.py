@@ -95,7 +95,7 @@ class Account(Shown):
     account_id: str
     user_id: str
     name: str
-    status: Literal["open", "frozen", "closed"]
+    status: Literal["open", "frozen", "closed", "archived"]
     balances: list[AccountBalance]
     version: int
     created_at: str

@@ -40,6 +40,7 @@ CODES: dict[str, tuple[int, str]] = {
     "IDEMPOTENCY_MISMATCH": (422, "This key was used with another body"),
     "SQL_REFUSED": (422, "This is not one SELECT that can be asked"),
     "SQL_TOO_LARGE": (422, "The query needs more time or memory than there is for it"),
+    "FILE_TOO_LARGE": (422, "This would be too large a file: ask for less, or as json or csv"),
     "RATE_LIMITED": (429, "Too many requests"),
     "INTERNAL": (500, "Something went wrong here"),
     "BROKER_UNAVAILABLE": (503, "Not known to be accepted: repeat with the same key"),

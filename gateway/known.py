@@ -12,9 +12,16 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from domain.account import AccountClosed, AccountFrozen, AccountOpened, AccountUnfrozen
+from domain.account import (
+    AccountArchived,
+    AccountClosed,
+    AccountFrozen,
+    AccountOpened,
+    AccountUnfrozen,
+)
 from domain.credentials import EmailConfirmed
 from domain.currency import QuoteIssued, RatesSet
+from domain.holds import HoldExpired, HoldPlaced, HoldVoided
 from domain.kyc import KycLevelSet, KycRejected, KycSubmitted
 from domain.risk import ReviewDecided
 from domain.saga import (
@@ -51,6 +58,10 @@ CHANGING = frozenset(
         AccountFrozen,
         AccountUnfrozen,
         AccountClosed,
+        AccountArchived,
+        HoldPlaced,
+        HoldVoided,
+        HoldExpired,
         AccountDebited,
         AccountCredited,
         DebitReversed,

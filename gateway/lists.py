@@ -13,6 +13,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from domain.account import Status as AccountStatus
 from domain.account import account_key
 from domain.risk import listed_key, owner_key
 from domain.transaction import Status, transaction_key
@@ -81,7 +82,7 @@ async def accounts(call: Call, user_id: str, status: str | None) -> Listed:
     async def of_store(store: Questions) -> Listed:
         _has_place(start)
         page = await store.accounts(wanted, start.place, limit)
-        return await _of_page(reads, page)
+        return await _of_page(reads, page, status)
 
     async def of_tables() -> Listed:
         return await _accounts_of_tables(reads, user_id, status, start, limit)
@@ -96,9 +97,16 @@ async def accounts(call: Call, user_id: str, status: str | None) -> Listed:
     )
 
 
-async def _of_page(reads: Reads, page: Page) -> Listed:
+async def _of_page(reads: Reads, page: Page, status: str | None) -> Listed:
     rows = await reads.renewed(ACCOUNTS, page.items)
-    return Listed(rows, behind(page))
+    return Listed([row for row in rows if _is_listed(row, status)], behind(page))
+
+
+def _is_listed(row: Row, status: str | None) -> bool:
+    """Of this status; without one all but those that were archived."""
+    if status is None:
+        return bool(row["status"] != AccountStatus.ARCHIVED)
+    return bool(row["status"] == status)
 
 
 def _has_place(start: Cursor) -> None:
@@ -127,7 +135,7 @@ async def _accounts_of_tables(
     last = _account_place(rows[-1]) if rows else start.place
     if start.number is None and start.place is not None:  # from a store: it has shown some of these
         rows = [row for row in rows if _account_place(row) > start.place]
-    rows = [row for row in rows if status in (None, row["status"])]
+    rows = [row for row in rows if _is_listed(row, status)]
     return Listed(rows, Cursor(end, last) if end < count else None)
 
 

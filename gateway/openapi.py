@@ -147,6 +147,8 @@ def _responses(route: Route, names: dict[type, str]) -> dict[str, Any]:
         }
         if model is not None:
             found[str(status)]["content"] = {"application/json": {"schema": _ref(model, names)}}
+            for kind in route.files:
+                found[str(status)]["content"][kind] = {"schema": {"type": "string"}}
         elif route.streams:
             found[str(status)]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
     if route.reads:

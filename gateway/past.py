@@ -18,16 +18,18 @@ from domain.services import DECIDERS
 from gateway.errors import Problem, state_unavailable
 from gateway.views import plain
 from travel.errors import BadMoment
+from travel.ledger import read_ledger
 from travel.moments import past
 from travel.replay import Replay
 from travel.snapshot import Source
 from travel.sql import Limits, Result, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from gateway.queries import Row
     from settings import Settings
+    from travel.ledger import Begin
 
 LOG = "log"  # the source of what is folded: see X-Read-Source
 AT_ONCE, WAITING = 2, 8
@@ -65,15 +67,30 @@ class Past:
             return next(map(plain, found.values()), None)
 
         try:
-            return await self._aside(folded)
+            return await self.aside(folded)
+        except (KafkaException, TimeoutError) as exc:
+            raise state_unavailable("the log could not be read in time") from exc
+
+    async def ledger(
+        self, account_id: str, period: tuple[int, int], begin: Begin
+    ) -> Mapping[str, int]:
+        """An account's entries of a period, told in a thread (`travel.ledger`); the balances then."""
+
+        def read() -> Mapping[str, int]:
+            deadline_s = time.monotonic() + FOLD_S
+            return read_ledger(self._source(), account_id, period, begin, deadline_s)
+
+        try:
+            return await self.aside(read)
         except (KafkaException, TimeoutError) as exc:
             raise state_unavailable("the log could not be read in time") from exc
 
     async def query(self, sql: str, at_ms: int | None) -> Result:
         """Raises travel's Refused and TooLarge."""
-        return await self._aside(lambda: run(sql, at_ms, LIMITS))
+        return await self.aside(lambda: run(sql, at_ms, LIMITS))
 
-    async def _aside(self, work: Callable[[], T]) -> T:
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Done beside the event loop, when it is its turn; 503 when too many wait."""
         if self._taken >= AT_ONCE + WAITING:
             raise Problem("OVERLOADED", headers={"Retry-After": "5"})
         self._taken += 1

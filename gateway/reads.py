@@ -3,7 +3,7 @@
     Redis (users, accounts) --> the store for it --> the other store --> the workers' tables
       a copy of before what this process knows, or a client was told --^ asks on
 
-A store that is late, or was silent a moment ago, is asked after the tables. Reviews and the
+A store that is late, or was silent a moment ago, is asked after the tables. Reviews, holds and the
 blacklist, which are short and must hold at once, come from the tables first. While no table answers
 the newest copy is the answer, however old: it says its version and where it is from. Without any
 store the tables alone are asked.
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 USERS, ACCOUNTS, TRANSACTIONS = BY_NAME["users"], BY_NAME["accounts"], BY_NAME["transactions"]
-REVIEWS, QUOTES = BY_NAME["reviews"], BY_NAME["quotes"]
+REVIEWS, QUOTES, HOLDS = BY_NAME["reviews"], BY_NAME["quotes"], BY_NAME["holds"]
 # which store answers first; any other question is MongoDB's
 MYSQL_FIRST = frozenset({"users", "accounts", "entries"})
-TABLES_FIRST = frozenset({"reviews", "blacklist", "rates"})
+TABLES_FIRST = frozenset({"reviews", "blacklist", "holds", "rates"})
 TABLES = "tables"
 ANSWER_S = 1.0  # of a store; it goes on for its breaker's sake, but nobody waits
 SILENT_S = 1.0  # for which a store that did not answer is asked last
@@ -344,8 +344,8 @@ class Reads:
 
 
 def _aggregate(kind: Kind, key: str) -> str:
-    """Under which key a row's service has it: a review is in its owner's partition."""
-    return key.split(".")[0] if kind is REVIEWS else key
+    """Under which key a row's service has it: reviews and holds are in their owners' partitions."""
+    return key.rpartition(".")[0] if kind is REVIEWS or kind is HOLDS else key
 
 
 def _key(kind: Kind, row: Row) -> str:

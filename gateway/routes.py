@@ -25,14 +25,18 @@ from gateway import (
     currency,
     currency_models,
     documents,
+    holds,
+    holds_models,
     models,
     operations,
     prices,
     reversals,
     risk,
+    statements,
     transactions,
     users,
 )
+from rendering import MEDIA_TYPES
 
 Handler: TypeAlias = Callable[..., Awaitable[Any]]
 BODY_BYTES = 1 << 20
@@ -57,6 +61,7 @@ class Route:
     money: bool = False  # the Idempotency-Key is required
     rehearsed: bool = False  # 200 is the answer to a dry run: nothing has a Location
     streams: bool = False  # the handler writes the response itself
+    files: tuple[str, ...] = ()  # media types beside JSON that a success may have
     reads: bool = False  # says where the answer was read
     body_in_query: bool = False  # without a body the query is read as one
 
@@ -111,6 +116,7 @@ def _public(path: str, handler: Handler, about: str) -> Route:
 
 USER = "/api/users/{user_id}"
 ACCOUNT = "/api/accounts/{account_id}"
+HOLD = "/api/holds/{hold_id}"
 TRANSACTION = "/api/transactions/{transaction_id}"
 REVIEW = "/api/risk/reviews/{review_id}"
 BLACKLIST = "/api/risk/blacklist"
@@ -156,7 +162,12 @@ ROUTES: tuple[Route, ...] = (
         accounts.listing,
         "Accounts, in the order of their opening",
         answers.Accounts,
-        query={**PAGE, **FIELDS, **OF_USER, "status": "open, frozen or closed"},
+        query={
+            **PAGE,
+            **FIELDS,
+            **OF_USER,
+            "status": "open, frozen, closed or archived; archived ones are in no other list",
+        },
         choices={"status": tuple(AccountStatus)},
         reads=True,
     ),
@@ -176,6 +187,20 @@ ROUTES: tuple[Route, ...] = (
         query={**PAGE, **FIELDS, "currency": "ISO 4217 code"},
         reads=True,
     ),
+    _get(
+        f"{ACCOUNT}/statements",
+        statements.get,
+        "Its entries in a period, between the balances before and behind; to read, or as a file",
+        statements.Statement,
+        query={
+            "from": "a day (2026-03-01) or a time (RFC 3339); without it the opening of the account",
+            "to": "likewise: a day counts whole, a time is the first moment behind; without it now",
+            "format": "json, csv, pdf or xlsx",
+        },
+        choices={"format": statements.FORMATS},
+        streams=True,
+        files=tuple(MEDIA_TYPES.values()),
+    ),
     _command(
         f"{ACCOUNT}/freeze",
         accounts.freeze,
@@ -193,6 +218,37 @@ ROUTES: tuple[Route, ...] = (
         roles=auth.FREEZERS,
     ),
     _command(f"{ACCOUNT}/close", accounts.close, "Close for good", models.Empty, CHANGED_ACCOUNT),
+    _command(
+        f"{ACCOUNT}/archive",
+        accounts.archive,
+        "Take a closed one out of the lists",
+        models.Empty,
+        CHANGED_ACCOUNT,
+    ),
+    _command(
+        "/api/holds",
+        holds.create,
+        "Reserve money",
+        holds_models.NewHold,
+        {201: holds_models.Hold},
+        money=True,
+    ),
+    _get(HOLD, holds.get, "One hold", holds_models.Hold, query=FIELDS, reads=True),
+    _command(
+        f"{HOLD}/capture",
+        holds.capture,
+        "Take what is held, or a part",
+        holds_models.Capture,
+        {200: holds_models.Hold},
+        money=True,
+    ),
+    _command(
+        f"{HOLD}/void",
+        holds.void,
+        "Let go of what is held",
+        models.Empty,
+        {200: holds_models.Hold},
+    ),
     _command(
         "/api/transactions",
         transactions.create,

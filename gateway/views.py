@@ -48,8 +48,8 @@ def user(row: Row) -> dict[str, Any]:
 
 
 def account(row: Row) -> dict[str, Any]:
-    """`available` is what can be spent: the balance and the overdraft limit; nothing is held yet."""
-    limits = row["overdraft_limits"]
+    """`available` is what can be spent: the balance without what is held, and the overdraft."""
+    limits, held = row["overdraft_limits"], row.get("held") or {}  # one of before has none
     return {
         "account_id": row["account_id"],
         "user_id": row["user_id"],
@@ -59,8 +59,8 @@ def account(row: Row) -> dict[str, Any]:
             {
                 "currency": currency,
                 "amount": minor,
-                "available": minor + limits.get(currency, 0),
-                "held": 0,
+                "available": minor - held.get(currency, 0) + limits.get(currency, 0),
+                "held": held.get(currency, 0),
                 "overdraft_limit": limits.get(currency, 0),
             }
             for currency, minor in row["balances"].items()

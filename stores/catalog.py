@@ -20,6 +20,7 @@ import orjson
 from domain.account import Account
 from domain.blacklist import Blacklisted
 from domain.currency import Quote, Rate
+from domain.holds import Hold
 from domain.notification import Notification
 from domain.payment import Payment
 from domain.risk import Review
@@ -108,6 +109,7 @@ KINDS: tuple[Kind, ...] = (
         copied=True,
     ),
     Kind(name="quotes", service="currency", row=Quote, prefix="quote/"),
+    Kind(name="holds", service="account", row=Hold, prefix="hold/"),
 )
 BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in KINDS}
 EVENTS = "events"  # in MySQL: audit_trail

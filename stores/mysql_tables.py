@@ -198,7 +198,10 @@ ACCOUNTS = Table(
         *_CHANGED,
     ),
 )
-BALANCES = ("account_id", "currency", "amount_minor", "overdraft_limit_minor", "revision")
+BALANCES = (
+    *("account_id", "currency", "amount_minor", "overdraft_limit_minor"),
+    *("held_minor", "revision"),
+)
 TABLES: Mapping[str, Table] = {
     "users": Table(
         name="users",
@@ -263,6 +266,16 @@ TABLES: Mapping[str, Table] = {
             *_CHANGED,
         ),
     ),
+    "holds": Table(
+        name="holds",
+        key="hold_id",
+        columns=(
+            *_plain("hold_id", "account_id", "user_id", "amount_minor", "currency"),
+            *_plain("destination_account_id", "status", "reason", "captured_minor"),
+            *_plain("transaction_id", "description", "reference", "request_hash", "expires_ms"),
+            *_CHANGED,
+        ),
+    ),
     ENTRIES: Table(name="entries", key="entry_id", columns=_ENTRY, revised=False),
     EVENTS: Table(name="audit_trail", key="event_id", columns=_SAID, revised=False),
 }
@@ -275,16 +288,18 @@ def table_of(kind: Kind) -> Table:
 
 def balance_rows(document: Document, revision: int) -> list[tuple[Any, ...]]:
     """An account's balances, as BALANCES."""
-    limits = document["overdraft_limits"]
+    limits, held = document["overdraft_limits"], document["held"]
+    account_id = document["account_id"]
     return [
-        (document["account_id"], currency, amount_minor, limits.get(currency), revision)
-        for currency, amount_minor in document["balances"].items()
+        (account_id, currency, minor, limits.get(currency), held.get(currency), revision)
+        for currency, minor in document["balances"].items()
     ]
 
 
 # an account's balances in one value, so that a question is one statement and sees one moment
 BALANCES_OF = (
-    "(SELECT JSON_OBJECTAGG(b.currency, JSON_ARRAY(b.amount_minor, b.overdraft_limit_minor))"
+    "(SELECT JSON_OBJECTAGG(b.currency,"
+    " JSON_ARRAY(b.amount_minor, b.overdraft_limit_minor, b.held_minor))"
     " FROM balances b WHERE b.account_id = t.account_id)"
 )
 
@@ -295,6 +310,9 @@ def account_document(row: Sequence[Any]) -> Document:
     balances = orjson.loads(found) if found else {}
     return {
         **ACCOUNTS.document(own),
-        "balances": {currency: amount_minor for currency, (amount_minor, _) in balances.items()},
-        "overdraft_limits": {c: limit for c, (_, limit) in balances.items() if limit is not None},
+        "balances": {currency: minor for currency, (minor, _, _) in balances.items()},
+        "overdraft_limits": {
+            c: limit for c, (_, limit, _) in balances.items() if limit is not None
+        },
+        "held": {c: held for c, (_, _, held) in balances.items() if held is not None},
     }

@@ -25,6 +25,7 @@ PACKAGES = (
     "proof",
     "travel",
     "deploy",
+    "rendering",
 )
 OURS = {*PACKAGES, "settings", "logs", "pipeline"}
 
@@ -50,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "travel": {"domain", "topics", "schemas", "streaming", "settings", "agents", "proof", "logs"},
     "gateway": {
         "domain",
+        "rendering",
         "travel",
         "topics",
         "schemas",
@@ -60,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         "logs",
     },
     "deploy": {"settings"},
+    "rendering": set(),
 }
 PURE_STDLIB = {
     "base64",

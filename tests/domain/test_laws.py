@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain import saga
-from domain.bank_day import bank_day
+from domain.bank_day import bank_day, day_start_ms
 from domain.decider import (
     EXPIRY_MS,
     KEEP_FINAL_MS,
@@ -97,6 +97,8 @@ def test_the_bank_s_day_is_the_day_in_zurich(at_s: int) -> None:
     local = datetime.fromtimestamp(at_s, ZoneInfo("Europe/Zurich"))
     days = (local.date() - datetime(1970, 1, 1, tzinfo=UTC).date()).days
     assert bank_day(at_s * 1000) == days
+    start_ms = day_start_ms(days)
+    assert (bank_day(start_ms - 1), bank_day(start_ms)) == (days - 1, days)
 
 
 @given(st.integers(0, 10**13 - 1), st.integers(0, 10**13 - 1))

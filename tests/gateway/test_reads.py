@@ -21,6 +21,7 @@ from deploy.local.processes import Child, free_ports
 from deploy.local.redis import Redis
 from deploy.local.server import Server
 from tests.gateway.stand import PIPELINE, Person, Stand, stand, town, until
+from tests.gateway.test_statements import adds_up
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -419,3 +420,54 @@ async def test_rates_come_from_redis_and_the_stores_and_never_from_before(
         used = await until_from(alice, quote.headers["Location"], source)
         assert used.json["transaction_id"] == got.json["transaction_id"]
         stored.back()
+
+
+async def test_a_statement_adds_up_from_the_stores_and_without_them(
+    stored: Stored, people: Town
+) -> None:
+    alice, first, second = await funded(people)
+    for number in range(12):  # at once, so that some share a millisecond
+        paid = await alice.pay(
+            amount=10 + number, source_account_id=first, destination_account_id=second, wait=None
+        )
+        assert paid.status == 202
+    paid = await alice.pay(amount=1, source_account_id=first, destination_account_id=second)
+    path = f"/api/accounts/{first}/statements"
+    told = await alice.get(path)
+    adds_up(told.json)
+    assert paid.json["transaction_id"] in {e["transaction_id"] for e in told.json["entries"]}
+
+    async def whole() -> Any:
+        got = await alice.get(path)
+        adds_up(got.json)
+        return got if source(got) == "mysql" and len(got.json["entries"]) == 14 else None
+
+    of_store = (await until(whole, "the store has all")).json
+    assert of_store["balances"][0]["closing"] == 1_000 - sum(range(10, 22)) - 1
+    stored.away("mysql", "mongodb")
+    of_log = await alice.get(path)
+    assert source(of_log) == "log"
+    assert {**of_log.json, "to": of_store["to"]} == of_store
+
+
+async def test_holds_and_archived_accounts_are_in_the_stores(stored: Stored, people: Town) -> None:
+    alice, first, second = await funded(people)
+    body = {"account_id": first, "amount": 300, "currency": "USD"}
+    placed = await alice.post("/api/holds", body, Idempotency_Key="k")
+    assert placed.status == 201, placed.text
+    for command in ("close", "archive"):
+        assert (await alice.post(f"/api/accounts/{second}/{command}")).status == 200
+    for query, there in (("", first), ("?status=archived", second)):
+        got = await until_from(alice, f"/api/accounts{query}", "mysql")
+        assert [one["account_id"] for one in got.json["items"]] == [there]
+    stored.bank.children["worker"].stop(grace_s=10)
+
+    async def held() -> bool:
+        got = await alice.get(placed.headers["Location"])
+        account = await alice.get(f"/api/accounts/{first}")
+        if got.status != 200 or account.status != 200:
+            return False
+        assert got.json == placed.json
+        return bool(account.json["balances"][0]["held"] == 300)
+
+    await until(held, "the stores answer")

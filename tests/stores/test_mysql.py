@@ -70,6 +70,8 @@ def rows(kind: Kind) -> st.SearchStrategy[Any]:
                     c: n for c, n in row.overdraft_limits.items() if c in row.balances
                 }
                 | dict.fromkeys(list(row.balances)[:1], 7),
+                held={c: n for c, n in row.held.items() if c in row.balances}
+                | dict.fromkeys(list(row.balances)[-1:], 5),
             )
         )
     return made
@@ -232,7 +234,7 @@ async def test_told_again_in_any_order_is_told_once(mariadb: MariaDB) -> None:
 def test_each_field_of_a_row_has_a_column() -> None:
     for kind in KINDS:
         there = {column.path[0] for column in TABLES[kind.name].columns}
-        there |= {"balances", "overdraft_limits"} if kind is ACCOUNTS else set()
+        there |= {"balances", "overdraft_limits", "held"} if kind is ACCOUNTS else set()
         assert there == {field.name for field in fields(kind.row)}, kind.name
     for name, row in ((ENTRIES, Entry), (EVENTS, Said)):
         assert {c.path[0] for c in TABLES[name].columns} == {field.name for field in fields(row)}

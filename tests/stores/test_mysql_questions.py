@@ -32,7 +32,7 @@ ROWS = 20_000
 def account(n: int) -> Change:
     document = {
         "account_id": f"a{n:05d}", "user_id": f"u{n % 500}", "name": "", "status": "open",
-        "balances": {"USD": n, "EUR": 0}, "overdraft_limits": {}, "open_legs": 0,
+        "balances": {"USD": n, "EUR": 0}, "overdraft_limits": {}, "held": {}, "open_legs": 0,
         "request_hash": "", "version": 1, "created_ms": NOON_MS + n // 3, "updated_ms": NOON_MS,
     }  # fmt: skip
     return Change(kind=ACCOUNTS, key=document["account_id"], version=1, document=document)

@@ -1,0 +1,125 @@
+"""XLSX: a sheet of what the document is about, a sheet for each table; numbers are numbers.
+
+XlsxWriter's constant memory: a row is on disk before the next one is taken. Texts are written as
+texts, so none is run as a formula or followed as a link.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import xlsxwriter
+
+from rendering.document import Kind, Money
+
+if TYPE_CHECKING:
+    from rendering.document import Document, Table, Value
+
+EXACT = 10**15  # a cell is a double: what is larger is written as text, whole
+WIDTHS = {Kind.TEXT: 28, Kind.CODE: 40, Kind.NUMBER: 12, Kind.MONEY: 18, Kind.TIME: 20}
+NAME = 31  # characters that the name of a sheet may have
+CELL = 32_767  # characters that a cell may have
+INK, PALE = "#1F2A37", "#EEF2F6"
+
+
+def write_xlsx(document: Document, file: BinaryIO) -> None:
+    options = {
+        "constant_memory": True,
+        "in_memory": False,
+        "strings_to_formulas": False,
+        "strings_to_urls": False,
+        "strings_to_numbers": False,
+    }
+    book = xlsxwriter.Workbook(file, options)
+    book.set_properties({"title": document.title, "company": document.issuer})
+    sheets = _Sheets(book)
+    sheets.about(document)
+    for table in document.tables:
+        sheets.table(table)
+    book.close()
+
+
+class _Sheets:
+    """The sheets of one book, and the formats that their cells share."""
+
+    def __init__(self, book: Any) -> None:
+        self._book = book
+        self._names: set[str] = set()
+        self._formats: dict[tuple[str, bool], Any] = {}
+        self._title = book.add_format({"bold": True, "font_size": 16, "font_color": INK})
+        self._label = book.add_format({"font_color": "#667085"})
+        head = {"bold": True, "font_color": "#FFFFFF", "bg_color": INK, "border_color": INK}
+        self._head = book.add_format(head)
+        self._head_right = book.add_format({**head, "align": "right"})
+
+    def about(self, document: Document) -> None:
+        """Title, facts and the summary."""
+        sheet = self._sheet("About")
+        sheet.set_column(0, 0, 26)
+        sheet.set_column(1, 8, 22)
+        sheet.write_string(0, 0, document.title, self._title)
+        at = 2
+        for label, text in document.facts:
+            sheet.write_string(at, 0, label, self._label)
+            sheet.write_string(at, 1, text[:CELL])
+            at += 1
+        for table in document.summary:
+            at = self._rows(sheet, at + 1, table)
+
+    def table(self, table: Table) -> None:
+        sheet = self._sheet(table.title)
+        for number, column in enumerate(table.columns):
+            sheet.set_column(number, number, WIDTHS[column.kind])
+        sheet.freeze_panes(1, 0)
+        self._rows(sheet, 0, table)
+
+    def _sheet(self, title: str) -> Any:
+        """A sheet of this name, as far as a sheet may have it and no other has."""
+        plain = re.sub(r"[\[\]:*?/\\']", " ", title).strip()[:NAME] or "Sheet"
+        name, number = plain, 2
+        while name.lower() in self._names:
+            name = f"{plain[: NAME - 4]} {number}"
+            number += 1
+        self._names.add(name.lower())
+        return self._book.add_worksheet(name)
+
+    def _rows(self, sheet: Any, at: int, table: Table) -> int:
+        """Writes head and rows; answers the number of the line behind them."""
+        for number, column in enumerate(table.columns):
+            right = column.kind in (Kind.MONEY, Kind.NUMBER)
+            head = self._head_right if right else self._head
+            sheet.write_string(at, number, column.title, head)
+        for row in table.rows:
+            at += 1
+            strong = bool(row) and isinstance(row[0], str) and row[0] in table.strong
+            for number, value in enumerate(row):
+                self._cell(sheet, at, number, value, strong)
+        return at + 1
+
+    def _cell(self, sheet: Any, at: int, number: int, value: Value, strong: bool) -> None:
+        if value is None:
+            sheet.write_blank(at, number, None, self._format("@", strong))
+        elif isinstance(value, Money) and abs(value.minor) < EXACT:
+            decimals = f".{'0' * value.exponent}" if value.exponent else ""
+            amount = Decimal(value.minor).scaleb(-value.exponent)
+            sheet.write_number(at, number, amount, self._format(f"#,##0{decimals}", strong))
+        elif isinstance(value, Money):
+            sheet.write_string(at, number, value.text(), self._format("@", strong))
+        elif isinstance(value, datetime):
+            plain = value.replace(tzinfo=None)
+            sheet.write_datetime(at, number, plain, self._format("yyyy-mm-dd hh:mm:ss", strong))
+        elif isinstance(value, int) and abs(value) < EXACT:
+            sheet.write_number(at, number, value, self._format("#,##0", strong))
+        else:
+            sheet.write_string(at, number, str(value)[:CELL], self._format("@", strong))
+
+    def _format(self, number: str, strong: bool) -> Any:
+        found = self._formats.get((number, strong))
+        if found is None:
+            look = {"bold": True, "bg_color": PALE} if strong else {}
+            found = self._book.add_format({"num_format": number, **look})
+            self._formats[number, strong] = found
+        return found
