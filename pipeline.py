@@ -167,7 +167,7 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
 def effects(settings: Settings) -> tuple[Effect, ...]:
     """What `perform` does in the world."""
     return (
-        rail.effect(settings.rail_url),
+        rail.effect(settings.rail_url, settings.provider),
         rates_feed.effect(
             settings.rates_url, settings.rate_max_age_s, settings.exchange_spread_ppm
         ),

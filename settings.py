@@ -152,7 +152,16 @@ class Settings:
         "https://www.ecb.europa.eu/stats/eurofxref/eurofxref-daily.xml",
         "the feed of rates (the ECB's XML), asked as `pipeline.py rates every SECONDS` says",
     )
-    rail_url: str = _setting("http://127.0.0.1:3012", "the external payment rail")
+    rail_url: str = _setting("http://127.0.0.1:3012", "the payment provider's HTTP interface")
+    provider: str = _setting("sandbox", "its name: in URLs of its notices, in its statements")
+    provider_secret: str = _setting(
+        "development-only-provider-secret", "signs its notices (HMAC-SHA256)", secret=True
+    )
+    fingerprint_secret: str = _setting(
+        "development-only-fingerprint-secret",
+        "makes fingerprints of card numbers and IBANs; never changes",
+        secret=True,
+    )
 
     mongodb_url: str = _setting(
         "", "read models in MongoDB: `mongodb://…/database`; empty: there are none", secret=True
@@ -418,7 +427,7 @@ def _production_has_secrets(settings: Settings) -> None:
     if not settings.production:
         return
     for item in fields(settings):
-        if item.name not in ("jwt_secret", "internal_token"):
+        if item.name not in SECRETS:
             continue
         value = getattr(settings, item.name)
         if value == item.default or len(value) < PRODUCTION_SECRET_LENGTH:
@@ -431,6 +440,9 @@ def _production_has_secrets(settings: Settings) -> None:
             "STREAMBANK_ADMIN_PASSWORD is short; production needs 12 characters or more"
         )
 
+
+# what production may not leave to the defaults of development
+SECRETS = ("jwt_secret", "internal_token", "provider_secret", "fingerprint_secret")
 
 CHECKS: tuple[Callable[[Settings], None], ...] = (
     _limits_can_be_read,

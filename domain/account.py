@@ -10,7 +10,8 @@ A transaction meets an account in a leg, one for each side, and each side is dec
     destination  (absent) --AccountDebited--> CREDITED | REFUSED
 
 What is debited waits in `clearing` until the other side, or the rail, has taken it. What is held
-(domain/holds.py) is part of the balance and is not available.
+(domain/holds.py) is part of the balance and is not available. A payment that could neither be
+credited nor given back is in `suspense` until an operator pays it out.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ from domain.saga import (
     CancelRequested,
     CancelTooLate,
     CreditRefused,
+    CreditSuspended,
     DebitRefused,
     DebitReversed,
     DebitSettled,
@@ -77,11 +79,14 @@ from domain.saga import (
     Reason,
     RefundFailed,
     RefundProcessed,
+    RefundReserved,
     RiskApproved,
     Step,
     TransactionType,
+    charges,
     debited_minor,
     fee_of,
+    refunds,
     traced,
 )
 
@@ -145,7 +150,7 @@ class ArchiveAccount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReturnSuspended:
-    """Put back a debit whose refund failed: suspense to account. An operator's command."""
+    """Take out of suspense, to the account, what could not be given back. An operator's command."""
 
     account_id: str
     transaction_id: str
@@ -213,6 +218,16 @@ class AccountCommandRefused:
     account_id: str
     command: str  # name of the command's type
     reason: Reason
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspensePaid:
+    """A payment that was in suspense is on its account: an operator had it paid out."""
+
+    order: Order
+    postings: tuple[Posting, ...]
+    balances: tuple[Balance, ...]
     at_ms: int
 
 
@@ -324,8 +339,17 @@ class Leg:
     suspended: DebitSuspended | None  # what a later return needs
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspendedCredit:
+    """Row `suspended/<transaction_id>`: a payment in suspense, in its destination's partition."""
+
+    order: Order
+    paid: bool
+
+
 Message: TypeAlias = (
     RiskApproved
+    | RefundReserved
     | AccountDebited
     | CreditsGathered
     | PaymentProcessed
@@ -354,6 +378,8 @@ Event: TypeAlias = (
     | DebitReversed
     | DebitSettled
     | DebitSuspended
+    | CreditSuspended
+    | SuspensePaid
     | CancelTooLate
     | AccountOpened
     | AccountFrozen
@@ -379,19 +405,16 @@ def decide(  # noqa: C901 - a case a message
             if message.order.source_account_id is None:
                 return _credit(rows, message, WORLD, (), at_ms)
             return _debit(rows, message, at_ms)
+        case RefundReserved():
+            return _debit(rows, message, at_ms)
         case AccountDebited():
             return _credit(rows, message, CLEARING, message.balances, at_ms)
         case CreditsGathered():
             return _close_legs(rows, message, at_ms)
-        case PaymentProcessed():
-            if message.order.destination_account_id is None:
-                return _settle(rows, message, at_ms)
-            origin = WORLD if message.order.source_account_id is None else CLEARING
-            return _credit(rows, message, origin, message.balances, at_ms)
-        case PaymentFailed() | CreditRefused() | RefundProcessed():
+        case PaymentProcessed() | RefundProcessed() | RefundFailed():
+            return _paid(rows, message, at_ms)
+        case PaymentFailed() | CreditRefused():
             return _put_back(rows, message, at_ms)
-        case RefundFailed():
-            return _suspend(rows, message, at_ms)
         case CancelRequested():
             return _cancel(rows, message, at_ms)
         case OpenAccount():
@@ -410,7 +433,31 @@ def decide(  # noqa: C901 - a case a message
             assert_never(message)
 
 
-def _debit(rows: Rows, fact: RiskApproved, at_ms: int) -> Sequence[Event]:
+def _paid(
+    rows: Rows, fact: PaymentProcessed | RefundProcessed | RefundFailed, at_ms: int
+) -> Sequence[Event]:
+    """What the rail did, for each kind of order."""
+    order = fact.order
+    if charges(order) and isinstance(fact, PaymentProcessed):
+        return _credit(rows, fact, WORLD, fact.balances, at_ms)
+    if charges(order) and isinstance(fact, RefundFailed):
+        return _suspend_credit(rows, fact, at_ms)
+    match fact:
+        case PaymentProcessed() if order.destination_account_id is None:
+            return _settle(rows, fact, at_ms)
+        case PaymentProcessed():
+            return _credit(rows, fact, CLEARING, fact.balances, at_ms)
+        case RefundProcessed() if refunds(order):
+            return _settle(rows, fact, at_ms)
+        case RefundFailed() if not refunds(order):
+            return _suspend(rows, fact, at_ms)
+        case RefundProcessed() | RefundFailed():
+            return _put_back(rows, fact, at_ms)
+        case _:
+            assert_never(fact)
+
+
+def _debit(rows: Rows, fact: RiskApproved | RefundReserved, at_ms: int) -> Sequence[Event]:
     """Debited or never: the source decides once."""
     order = fact.order
     assert order.source_account_id is not None
@@ -525,7 +572,7 @@ def _is_open(rows: Rows, leg: SourceLeg) -> bool:
     return row is not None and row.state is LegState.DEBITED
 
 
-def _settle(rows: Rows, fact: PaymentProcessed, at_ms: int) -> Sequence[Event]:
+def _settle(rows: Rows, fact: PaymentProcessed | RefundProcessed, at_ms: int) -> Sequence[Event]:
     order = fact.order
     if not _is_leg(rows, order, LegState.DEBITED):
         return ()
@@ -541,7 +588,7 @@ def _settle(rows: Rows, fact: PaymentProcessed, at_ms: int) -> Sequence[Event]:
 
 
 def _put_back(
-    rows: Rows, fact: PaymentFailed | CreditRefused | RefundProcessed, at_ms: int
+    rows: Rows, fact: PaymentFailed | CreditRefused | RefundProcessed | RefundFailed, at_ms: int
 ) -> Sequence[Event]:
     """Never refused: not on a frozen account, and a closed one can have nothing in flight."""
     if not _is_leg(rows, fact.order, LegState.DEBITED):
@@ -581,7 +628,50 @@ def _suspend(rows: Rows, fact: RefundFailed, at_ms: int) -> Sequence[Event]:
     )
 
 
+def _suspend_credit(rows: Rows, fact: RefundFailed, at_ms: int) -> Sequence[Event]:
+    """The provider has given the money to us, its account does not take it: it is nobody's yet."""
+    order = fact.order
+    if suspended_key(order.transaction_id) in rows:
+        return ()
+    return (
+        CreditSuspended(
+            order=order,
+            reason=fact.reason,
+            postings=move(order.currency, order.amount_minor, WORLD, SUSPENSE),
+            balances=fact.balances,
+            at_ms=at_ms,
+            steps=traced(fact.steps, "credit", SERVICE, "suspended", at_ms),
+        ),
+    )
+
+
+def _pay_suspended(
+    rows: Rows, command: ReturnSuspended, suspended: SuspendedCredit, at_ms: int
+) -> Sequence[Event]:
+    order = suspended.order
+    account: Account | None = rows.get(account_key(command.account_id))
+    if suspended.paid:
+        return ()
+    if account is None or order.destination_account_id != command.account_id:
+        return _refuse(command, Reason.NOT_SUSPENDED, at_ms)
+    if (reason := account.unusable(order.currency)) is not None:
+        return _refuse(command, reason, at_ms)
+    if account.balances[order.currency] + order.amount_minor > BALANCE_LIMIT_MINOR:
+        return _refuse(command, Reason.BALANCE_LIMIT, at_ms)
+    return (
+        SuspensePaid(
+            order=order,
+            postings=move(order.currency, order.amount_minor, SUSPENSE, account.account_id),
+            balances=(_moved(account, order.currency, order.amount_minor),),
+            at_ms=at_ms,
+        ),
+    )
+
+
 def _return_suspended(rows: Rows, command: ReturnSuspended, at_ms: int) -> Sequence[Event]:
+    suspended: SuspendedCredit | None = rows.get(suspended_key(command.transaction_id))
+    if suspended is not None:
+        return _pay_suspended(rows, command, suspended, at_ms)
     leg: Leg | None = rows.get(leg_key(command.transaction_id, Side.SOURCE))
     if leg is not None and leg.state is LegState.REVERSED:
         return ()
@@ -774,7 +864,7 @@ def _refuse(command: Command, reason: Reason, at_ms: int) -> Sequence[Event]:
 
 
 def _refuse_debit(
-    fact: RiskApproved | CancelRequested, reason: Reason, at_ms: int
+    fact: RiskApproved | RefundReserved | CancelRequested, reason: Reason, at_ms: int
 ) -> Sequence[Event]:
     steps = traced(fact.steps, "debit", SERVICE, reason, at_ms)
     return (DebitRefused(order=fact.order, reason=reason, at_ms=at_ms, steps=steps),)
@@ -821,6 +911,8 @@ def evolve(rows: Rows, event: Event) -> Changes:  # noqa: C901 - a case an event
             return _passed_on(rows, event, LegState.SETTLED, -1)
         case DebitSuspended():
             return _passed_on(rows, event, LegState.SUSPENDED, 0)
+        case CreditSuspended() | SuspensePaid():
+            return _suspended(rows, event)
         case AccountOpened():
             return {account_key(event.account_id): _opened(event)}
         case AccountFrozen():
@@ -923,6 +1015,25 @@ def _passed_on(
     }
 
 
+def _suspended(rows: Rows, event: CreditSuspended | SuspensePaid) -> Changes:
+    paid = isinstance(event, SuspensePaid)
+    key = suspended_key(event.order.transaction_id)
+    changes: dict[RowKey, Any] = {
+        key: SuspendedCredit(order=event.order, paid=paid),
+        **post_system(rows, event.postings),
+    }
+    if paid:
+        balance = event.balances[-1]
+        account: Account = rows[account_key(balance.account_id)]
+        balances = {**account.balances, balance.currency: balance.after_minor}
+        changes[account_key(balance.account_id)] = _changed(
+            account, balances, 0, balance.version, event.at_ms
+        )
+        due, expiry = forget(rows, event.at_ms, key)
+        changes[due] = expiry
+    return changes
+
+
 def _legs_closed(rows: Rows, legs: Sequence[SourceLeg], at_ms: int) -> Changes:
     changes: dict[RowKey, Any] = {}
     for account_id, closed in Counter([leg.account_id for leg in legs]).items():
@@ -1001,6 +1112,10 @@ def leg_key(transaction_id: str, side: Side) -> RowKey:
     return f"leg/{transaction_id}/{side.value}"
 
 
+def suspended_key(transaction_id: str) -> RowKey:
+    return f"suspended/{transaction_id}"
+
+
 def keys(message: Message | Event) -> Sequence[RowKey]:  # noqa: C901 - a case a kind
     match message:
         case Tick():
@@ -1027,6 +1142,7 @@ def keys(message: Message | Event) -> Sequence[RowKey]:  # noqa: C901 - a case a
             return (
                 account_key(message.account_id),
                 leg_key(message.transaction_id, Side.SOURCE),
+                suspended_key(message.transaction_id),
             )
         case LegsForgotten():
             return message.due
@@ -1034,6 +1150,11 @@ def keys(message: Message | Event) -> Sequence[RowKey]:  # noqa: C901 - a case a
             return ()
         case CancelRequested():
             return _saga_keys(message.order, ())
+        case RefundFailed() | CreditSuspended() | SuspensePaid():
+            postings = getattr(message, "postings", ())
+            suspended = suspended_key(message.order.transaction_id)
+            saga_keys = _saga_keys(message.order, postings)
+            return (*saga_keys, expiry_key(message.at_ms), suspended)
         case _:
             expiry = expiry_key(message.at_ms)
             return (*_saga_keys(message.order, getattr(message, "postings", ())), expiry)
@@ -1063,7 +1184,7 @@ def _saga_keys(order: Order, postings: Sequence[Posting]) -> Sequence[RowKey]:
 
 def aggregate_id(event: Event) -> str:
     match event:
-        case AccountCredited() | CreditRefused():
+        case AccountCredited() | CreditRefused() | CreditSuspended() | SuspensePaid():
             return event.order.destination_account_id or ""
         case CancelTooLate():
             order = event.order
@@ -1084,7 +1205,7 @@ ACCOUNT = Decider(
     service=SERVICE,
     messages=get_args(Message),
     events=get_args(Event),
-    rows=(Account, Leg, Hold, SystemBalance, Due, Expiry),
+    rows=(Account, Leg, Hold, SuspendedCredit, SystemBalance, Due, Expiry),
     keys=keys,
     decide=decide,
     evolve=evolve,

@@ -19,8 +19,8 @@ class TransactionType(StrEnum):
     DEPOSIT = "deposit"
     WITHDRAWAL = "withdrawal"
     CAPTURE = "capture"  # of a hold; without a destination it leaves by the rail
-    PAYMENT = "payment"  # for goods: its receiver may refund it
-    REFUND = "refund"  # by the receiver of a payment
+    PAYMENT = "payment"  # for goods: its receiver may refund it; by the rail: a card is charged
+    REFUND = "refund"  # by the receiver of a payment; by the rail: of what was charged
     REVERSAL = "reversal"  # by the bank
     EXCHANGE = "exchange"
 
@@ -68,6 +68,12 @@ class Reason(StrEnum):
     OWN_CASE = "OWN_CASE"
     PASSWORD_CHANGED = "PASSWORD_CHANGED"
     PAYMENT_DECLINED = "PAYMENT_DECLINED"
+    PAYMENT_METHOD_EXPIRED = "PAYMENT_METHOD_EXPIRED"
+    PAYMENT_METHOD_LIMIT = "PAYMENT_METHOD_LIMIT"
+    PAYMENT_METHOD_NOT_FOUND = "PAYMENT_METHOD_NOT_FOUND"
+    PAYMENT_METHOD_UNSUITABLE = "PAYMENT_METHOD_UNSUITABLE"
+    PAYMENT_NOT_CREDITED = "PAYMENT_NOT_CREDITED"
+    PAYMENT_NOT_FOUND = "PAYMENT_NOT_FOUND"
     QUOTE_EXPIRED = "QUOTE_EXPIRED"
     QUOTE_MISMATCH = "QUOTE_MISMATCH"
     QUOTE_NOT_FOUND = "QUOTE_NOT_FOUND"
@@ -75,6 +81,9 @@ class Reason(StrEnum):
     RATES_OUTDATED = "RATES_OUTDATED"
     RATE_NOT_FOUND = "RATE_NOT_FOUND"
     RATE_STALE = "RATE_STALE"
+    REFUND_DECLINED = "REFUND_DECLINED"
+    REFUND_EXCEEDS_PAYMENT = "REFUND_EXCEEDS_PAYMENT"
+    REFUND_ORDERED = "REFUND_ORDERED"
     REVIEW_DECIDED = "REVIEW_DECIDED"
     REVIEW_DECLINED = "REVIEW_DECLINED"
     REVIEW_EXPIRED = "REVIEW_EXPIRED"
@@ -119,7 +128,7 @@ class Order:
     currency: str
     source_account_id: str | None
     destination_account_id: str | None
-    owner_id: str  # user_id of the source account's owner (of the destination's, for a deposit)
+    owner_id: str  # user_id of the source account's owner; of the destination's without a source
     actor_id: str  # who ordered it
     privileged: bool  # ordered by operator, service or admin: behaviour rules do not bind
     rail: Rail
@@ -150,6 +159,16 @@ def undoes(order: Order) -> bool:
         and order.terms.original_transaction_id is not None
         and order.rail is Rail.BOOK
     )
+
+
+def charges(order: Order) -> bool:
+    """True when a provider charges a payment method for an account: money comes in by the rail."""
+    return order.rail is Rail.EXTERNAL and order.source_account_id is None
+
+
+def refunds(order: Order) -> bool:
+    """True when (part of) what a provider charged is to go back by the rail."""
+    return order.rail is Rail.EXTERNAL and order.type is TransactionType.REFUND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,6 +366,18 @@ class DebitSuspended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CreditSuspended:
+    """account: a payment that could neither be credited nor refunded is in suspense, for a person."""
+
+    order: Order
+    reason: Reason  # what made the refund necessary
+    postings: tuple[Posting, ...]
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountCredited:
     """account: the amount is on the destination. `balances`: a debited source's, then its own."""
 
@@ -377,6 +408,14 @@ class CancelTooLate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentCancelTooLate:
+    """payment: the cancel came after the payment began; the transaction goes on."""
+
+    order: Order
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentRequested:
     """payment: the rail is to be asked, with `payment_id` as its idempotency key."""
 
@@ -386,6 +425,7 @@ class PaymentRequested:
     balances: tuple[Balance, ...]
     at_ms: int
     steps: tuple[Step, ...]
+    method_token: str = ""  # the provider's name for what it charges or pays out to; "": none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -413,6 +453,39 @@ class PaymentFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentMethodChecked:
+    """payment: whether a payment method may be used for an order, and what the provider calls it."""
+
+    order: Order
+    reason: Reason | None  # why not
+    method_token: str
+    balances: tuple[Balance, ...]
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundReserved:
+    """payment: so much of a payment may be refunded; the account that has it is to be debited."""
+
+    order: Order
+    payment_id: str
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundRefused:
+    """payment: nothing of the payment is refunded for this order, and never will be."""
+
+    order: Order
+    payment_id: str
+    reason: Reason
+    at_ms: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RefundRequested:
     """payment: the rail is to give back what it moved, with `refund_id` as its idempotency key."""
 
@@ -429,7 +502,7 @@ class RefundRequested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefundProcessed:
-    """payment: the rail gave the money back; the debit can be put back."""
+    """payment: the rail gave the money back. An order of REFUND is done, another one is undone."""
 
     order: Order
     payment_id: str
@@ -441,7 +514,7 @@ class RefundProcessed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefundFailed:
-    """payment: the rail will not give the money back. An alert: a person must settle it."""
+    """payment: the rail will not give the money back. Save for a REFUND a person must settle it."""
 
     order: Order
     payment_id: str

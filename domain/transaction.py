@@ -53,13 +53,18 @@ from domain.saga import (
     CancelTooLate,
     Client,
     CreditRefused,
+    CreditSuspended,
     DebitRefused,
     DebitReversed,
     Order,
+    PaymentCancelTooLate,
+    PaymentFailed,
     PaymentProcessed,
     Rail,
     RateRefused,
     Reason,
+    RefundProcessed,
+    RefundRefused,
     ReversalGranted,
     ReversalRefused,
     ReviewRequested,
@@ -71,6 +76,7 @@ from domain.saga import (
     TransactionCreated,
     TransactionFailed,
     TransactionType,
+    refunds,
     traced,
     undoes,
 )
@@ -216,8 +222,25 @@ Message: TypeAlias = (
     | DebitRefused
     | CreditRefused
     | DebitReversed
+    | PaymentFailed
+    | RefundProcessed
+    | RefundRefused
+    | CreditSuspended
     | CancelTooLate
+    | PaymentCancelTooLate
     | Tick
+)
+Failure: TypeAlias = (
+    RateRefused
+    | RiskDeclined
+    | DebitRefused
+    | CreditRefused
+    | DebitReversed
+    | PaymentFailed
+    | RefundProcessed
+    | RefundRefused
+    | ReversalRefused
+    | CreditSuspended
 )
 Final: TypeAlias = TransactionCompleted | TransactionFailed | TransactionCancelled
 Event: TypeAlias = (
@@ -244,6 +267,8 @@ def decide(  # noqa: C901 - a case a message
             return _create(rows, message, at_ms)
         case AccountCredited() | PaymentProcessed() | AccountDebited():
             return _complete(rows, message, at_ms)
+        case RefundProcessed() if refunds(message.order):
+            return _complete(rows, message, at_ms)
         case RateRefused() | RiskDeclined() | DebitRefused():
             return _fail(rows, message, at_ms)
         case ReversalRefused() | CreditRefused() | DebitReversed():
@@ -256,11 +281,13 @@ def decide(  # noqa: C901 - a case a message
             return set_list(rows, message, at_ms)
         case PriceListSet():
             return apply_list(rows, message, at_ms)
+        case PaymentFailed() | RefundProcessed() | RefundRefused() | CreditSuspended():
+            return _fail(rows, message, at_ms)
         case ReviewRequested():
             return _hold(rows, message, at_ms)
         case CancelTransaction():
             return _cancel(rows, message, at_ms)
-        case CancelTooLate():
+        case CancelTooLate() | PaymentCancelTooLate():
             return _refuse_cancel(rows, message, at_ms)
         case Tick():
             due = expired(rows, message, at_ms)
@@ -335,10 +362,12 @@ def _rail(command: CreateTransaction) -> Rail:
     match command.type:
         case TransactionType.WITHDRAWAL:
             return Rail.EXTERNAL
-        case TransactionType.DEPOSIT | TransactionType.EXCHANGE:
+        case TransactionType.DEPOSIT | TransactionType.EXCHANGE | TransactionType.REVERSAL:
             return Rail.BOOK
-        case TransactionType.REFUND | TransactionType.REVERSAL:
-            return Rail.BOOK
+        case TransactionType.PAYMENT if not command.source_account_id:
+            return Rail.EXTERNAL
+        case TransactionType.REFUND:
+            return Rail.BOOK if command.destination_account_id else Rail.EXTERNAL
         case TransactionType.TRANSFER | TransactionType.PAYMENT:
             return command.rail
         case TransactionType.CAPTURE:
@@ -378,11 +407,13 @@ def _has_its_sides(command: CreateTransaction) -> bool:
             return not source
         case TransactionType.WITHDRAWAL:
             return not destination
-        case TransactionType.TRANSFER | TransactionType.PAYMENT | TransactionType.REFUND:
+        case TransactionType.TRANSFER:
             return bool(source and destination)
         case TransactionType.EXCHANGE:  # between two currencies, be it of one account
             return bool(source and destination)
-        case TransactionType.CAPTURE:
+        case TransactionType.PAYMENT:  # without a source a card is charged
+            return bool(destination)
+        case TransactionType.CAPTURE | TransactionType.REFUND:  # without destination: by the rail
             return bool(source)
         case TransactionType.REVERSAL:
             return True
@@ -391,12 +422,16 @@ def _has_its_sides(command: CreateTransaction) -> bool:
 
 
 def _has_its_terms(command: CreateTransaction) -> bool:
-    """Nothing is said beyond amount and accounts, save what is captured, exchanged or undone."""
+    """Nothing is said beyond amount and accounts, save whose method, what is captured, exchanged or undone."""
     terms = command.terms
     if command.type is TransactionType.CAPTURE:
         return _names_its_hold(command)
     if command.type is TransactionType.EXCHANGE:
         return _names_another_currency(command)
+    if command.type is TransactionType.PAYMENT and not command.source_account_id:
+        return _names_its_method(terms)
+    if command.type is TransactionType.WITHDRAWAL and terms is not None:
+        return _names_its_method(terms)
     if command.type not in UNDONE_BY:
         return terms is None
     if terms is None or not terms.original_transaction_id:
@@ -413,6 +448,12 @@ def _names_another_currency(command: CreateTransaction) -> bool:
     destination, quote_id = terms.destination_currency or "", terms.quote_id
     said = Terms(destination_currency=destination, quote_id=quote_id)
     return terms == said and quote_id != "" and is_currency(destination)
+
+
+def _names_its_method(terms: Terms | None) -> bool:
+    """The client says which payment method, and no other terms."""
+    method_id = terms.payment_method_id if terms is not None else None
+    return bool(method_id) and terms == Terms(payment_method_id=method_id)
 
 
 def _names_its_hold(command: CreateTransaction) -> bool:
@@ -487,7 +528,9 @@ def _release(rows: Rows, order: Order, at_ms: int) -> Sequence[Event]:
 
 
 def _complete(
-    rows: Rows, fact: AccountCredited | PaymentProcessed | AccountDebited, at_ms: int
+    rows: Rows,
+    fact: AccountCredited | PaymentProcessed | AccountDebited | RefundProcessed,
+    at_ms: int,
 ) -> Sequence[Event]:
     row = _pending(rows, fact.order)
     if row is None:
@@ -503,16 +546,7 @@ def _complete(
     )
 
 
-def _fail(
-    rows: Rows,
-    fact: RateRefused
-    | ReversalRefused
-    | RiskDeclined
-    | DebitRefused
-    | CreditRefused
-    | DebitReversed,
-    at_ms: int,
-) -> Sequence[Event]:
+def _fail(rows: Rows, fact: Failure, at_ms: int) -> Sequence[Event]:
     row = _pending(rows, fact.order)
     if row is None:
         return ()
@@ -566,7 +600,9 @@ def _cancel(rows: Rows, command: CancelTransaction, at_ms: int) -> Sequence[Even
     )
 
 
-def _refuse_cancel(rows: Rows, fact: CancelTooLate, at_ms: int) -> Sequence[Event]:
+def _refuse_cancel(
+    rows: Rows, fact: CancelTooLate | PaymentCancelTooLate, at_ms: int
+) -> Sequence[Event]:
     row: Transaction | None = rows.get(transaction_key(fact.order.transaction_id))
     if row is None:
         return ()

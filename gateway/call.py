@@ -25,7 +25,10 @@ class Call:
     names: Mapping[str, str]  # what the pattern's variables stand for
     query: Mapping[str, str]
     body: BaseModel | None = None
-    raw_body: Any = None  # the body as it came, for its fingerprint
+    raw_body: Any = (
+        None  # the body as it came, for its fingerprint; bytes where a route takes those
+    )
+    signature: str | None = None  # of the body, by the payment provider
     prefer: Prefer = NOTHING
     idempotency_key: str | None = None
     authorization: str | None = None

@@ -141,6 +141,10 @@ async def _call(gateway: Gateway, route: Route, request: web.Request, trace: Tra
             raise Problem("IDEMPOTENCY_KEY_MISSING")
         call.raw_body = await _raw_body(route, request)
         call.body = validated(route.body, call.raw_body)
+    elif route.file:
+        call.idempotency_key = key_of(headers.get("Idempotency-Key"))
+        call.signature = headers.get("Provider-Signature")
+        call.raw_body = await _bytes(route, request)
     return call
 
 
@@ -195,7 +199,7 @@ async def _limit(gateway: Gateway, route: Route, request: web.Request, caller: C
         raise Problem("RATE_LIMITED", headers={"Retry-After": str(int(verdict.retry_s) + 1)})
 
 
-async def _raw_body(route: Route, request: web.Request) -> Any:
+async def _bytes(route: Route, request: web.Request) -> bytes:
     length, limit = request.content_length, route.body_bytes
     if length is not None and length > limit:
         raise _too_large(limit)
@@ -213,6 +217,11 @@ async def _raw_body(route: Route, request: web.Request) -> Any:
     except (web.RequestPayloadError, ContentEncodingError, TransferEncodingError) as exc:
         detail = "the body does not arrive as its headers say"
         raise Problem("BAD_REQUEST", detail, headers={"Connection": "close"}) from exc
+    return data
+
+
+async def _raw_body(route: Route, request: web.Request) -> Any:
+    data = await _bytes(route, request)
     if not data and (route.body is Empty or route.body is Logout or route.body is Undoing):
         return {}
     if not data and route.body_in_query:

@@ -156,6 +156,9 @@ class NewTransaction(Body):
     destination_account_id: Id | None = None
     destination_currency: Currency | None = None
     quote_id: Id | None = None
+    payment_method_id: Annotated[
+        Id | None, Field(description="of a withdrawal: the IBAN it is paid out to")
+    ] = None
     description: Annotated[str, StringConstraints(max_length=500), Plain] | None = None
     reference: Annotated[str, StringConstraints(max_length=140), Plain] | None = None
     metadata: Annotated[dict[MetaKey, MetaValue], Field(max_length=50)] | None = None
@@ -177,6 +180,12 @@ class NewTransaction(Body):
                 raise PydanticCustomError(
                     "NOT_ALLOWED", f"has no place in a {self.type}", {"pointer": f"/{member}"}
                 )
+        if self.payment_method_id is not None and self.type != "withdrawal":
+            raise PydanticCustomError(
+                "NOT_ALLOWED",
+                f"has no place in a {self.type}",
+                {"pointer": "/payment_method_id"},
+            )
         if self.quote_id is not None and self.type != "exchange":
             raise PydanticCustomError(
                 "NOT_ALLOWED", f"has no place in a {self.type}", {"pointer": "/quote_id"}

@@ -96,6 +96,10 @@ def _operation(route: Route, names: dict[type, str]) -> dict[str, Any]:
         if route.body is Bulk:
             line = {"schema": BulkItem.model_json_schema()}
             operation["requestBody"]["content"]["application/x-ndjson"] = line
+    if route.file:
+        binary = {"schema": {"type": "string", "format": "binary"}}
+        content = dict.fromkeys(route.file, binary)
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 
@@ -196,6 +200,8 @@ def _problems(route: Route) -> list[int]:
         found += [404]
     if route.body is not None:
         found += [400, 408, 413, 415, 422]
+    if route.file:
+        found += [401, 408, 413, 422]
     if route.command:
         found += [409]
     return sorted(set(found))

@@ -37,6 +37,9 @@ T = TypeVar("T")
 
 USERS, ACCOUNTS, TRANSACTIONS = BY_NAME["users"], BY_NAME["accounts"], BY_NAME["transactions"]
 REVIEWS, QUOTES, HOLDS = BY_NAME["reviews"], BY_NAME["quotes"], BY_NAME["holds"]
+PAYMENTS, METHODS, STATEMENTS = (
+    BY_NAME[name] for name in ("payments", "payment_methods", "statements")
+)
 # which store answers first; any other question is MongoDB's
 MYSQL_FIRST = frozenset({"users", "accounts", "entries"})
 TABLES_FIRST = frozenset({"reviews", "blacklist", "holds", "rates"})
@@ -133,7 +136,7 @@ class Reads:
 
     async def _row_of(self, source: Any, kind: Kind, key: str) -> Row | None:
         if isinstance(source, Queries):
-            aggregate_id = _aggregate(kind, key)
+            aggregate_id = kind.home(key)
             return await self.queries.row(kind.service, aggregate_id, kind.prefix + key)
         row: Row | None = await self._in_time(source.document(kind, key))
         return row
@@ -252,7 +255,7 @@ class Reads:
             return [*rows]
         STALE.labels(kind.name, "list").inc(len(old))
         try:
-            wanted = ((_aggregate(kind, key), kind.prefix + key) for key in old)
+            wanted = ((kind.home(key), kind.prefix + key) for key in old)
             new = await self.queries.gather(kind.service, wanted)
         except Problem as exc:
             self._away(self.queries, kind.service, exc)
@@ -341,11 +344,6 @@ class Reads:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # looked at: nobody may wait for it any more
-
-
-def _aggregate(kind: Kind, key: str) -> str:
-    """Under which key a row's service has it: reviews and holds are in their owners' partitions."""
-    return key.rpartition(".")[0] if kind is REVIEWS or kind is HOLDS else key
 
 
 def _key(kind: Kind, row: Row) -> str:

@@ -29,7 +29,12 @@ from gateway import (
     holds_models,
     models,
     operations,
+    payment_methods,
+    payment_models,
+    payments,
     prices,
+    provider,
+    provider_statements,
     reversals,
     risk,
     statements,
@@ -64,6 +69,9 @@ class Route:
     files: tuple[str, ...] = ()  # media types beside JSON that a success may have
     reads: bool = False  # says where the answer was read
     body_in_query: bool = False  # without a body the query is read as one
+    file: tuple[
+        str, ...
+    ] = ()  # the body is a file of one of these media types, read by the handler
 
     @property
     def name(self) -> str:
@@ -118,6 +126,8 @@ USER = "/api/users/{user_id}"
 ACCOUNT = "/api/accounts/{account_id}"
 HOLD = "/api/holds/{hold_id}"
 TRANSACTION = "/api/transactions/{transaction_id}"
+METHOD = "/api/payment-methods/{payment_method_id}"
+PAYMENT = "/api/payments/{payment_id}"
 REVIEW = "/api/risk/reviews/{review_id}"
 BLACKLIST = "/api/risk/blacklist"
 CREATED_USER = {201: answers.User}
@@ -334,6 +344,98 @@ ROUTES: tuple[Route, ...] = (
         {200: answers.PriceList},
         method="PUT",
         roles=auth.MONEY,
+    ),
+    _command(
+        "/api/payment-methods",
+        payment_methods.create,
+        "Keep a card or an IBAN, as the provider's token",
+        payment_models.NewPaymentMethod,
+        {201: payment_models.PaymentMethod},
+    ),
+    _get(
+        "/api/payment-methods",
+        payment_methods.listing,
+        "Payment methods, in the order of their adding",
+        payment_models.PaymentMethods,
+        query={**PAGE, **FIELDS, **OF_USER},
+        reads=True,
+    ),
+    _get(
+        METHOD,
+        payment_methods.get,
+        "One payment method",
+        payment_models.PaymentMethod,
+        query=FIELDS,
+        reads=True,
+    ),
+    _command(
+        METHOD,
+        payment_methods.remove,
+        "Use it no more",
+        models.Empty,
+        {200: payment_models.RemovedMethod},
+        method="DELETE",
+    ),
+    _command(
+        "/api/payments",
+        payments.create,
+        "Charge a payment method",
+        payment_models.NewPayment,
+        {201: payment_models.Payment},
+        money=True,
+    ),
+    Route(
+        method="POST",
+        path="/api/payments/statements",
+        handler=provider_statements.upload,
+        about="Hold a provider's statement of a day (camt.053 or CSV) against our books",
+        roles=auth.MONEY,
+        file=("application/xml", "text/csv"),
+        query={"provider": "whose it is"},
+        answers={201: payment_models.Statement, 202: answers.Accepted},
+        command=True,
+    ),
+    _get(
+        "/api/payments/statements/{statement_id}",
+        provider_statements.get,
+        "How a statement agrees, and what does not",
+        payment_models.Statement,
+        roles=auth.MONEY,
+        query={**PAGE, **FIELDS},
+        reads=True,
+    ),
+    Route(
+        method="POST",
+        path="/api/payments/webhooks/{provider}",
+        handler=provider.notice,
+        about="A signed notice of the payment provider",
+        roles=None,
+        file=("application/json",),
+        answers={200: payment_models.Taken},
+    ),
+    _get(
+        PAYMENT,
+        payments.get,
+        "One payment",
+        payment_models.Payment,
+        query=FIELDS,
+        reads=True,
+    ),
+    _command(
+        f"{PAYMENT}/refunds",
+        payments.refund,
+        "Give it back, or a part",
+        payment_models.NewRefund,
+        {201: payment_models.Refund},
+        money=True,
+    ),
+    _get(
+        f"{PAYMENT}/refunds/{{refund_id}}",
+        payments.get_refund,
+        "One refund",
+        payment_models.Refund,
+        query=FIELDS,
+        reads=True,
     ),
     _get(
         "/api/risk/reviews",

@@ -14,6 +14,7 @@ from gateway.log_outs import LogOuts
 from gateway.operations import Readiness
 from gateway.passwords import ROUNDS, Passwords
 from gateway.past import Past
+from gateway.provider import CardTokens
 from gateway.queries import Queries
 from gateway.reads import ACCOUNTS, Reads
 from gateway.shared import Shared
@@ -58,6 +59,7 @@ class Gateway:
         self.tokens = Tokens(
             settings.jwt_secret, settings.access_token_s, log_outs, self.shared.log_out
         )
+        self.card_tokens = CardTokens(settings.rail_url)
         self.passwords = Passwords(rounds=password_rounds)
         self.idempotency = Idempotency()
         self.owners = AccountOwners(self.reads)
@@ -75,6 +77,7 @@ class Gateway:
     def start(self) -> None:
         self.queries.start()
         self.commands.start()
+        self.card_tokens.start()
         self.waiting.start()
         self.lag.start()
         self.shared.start()
@@ -82,6 +85,7 @@ class Gateway:
     async def close(self) -> None:
         self.waiting.close()
         self.commands.close()
+        await self.card_tokens.close()
         await self.shared.close()
         await self.lag.close()
         await self.reads.close()

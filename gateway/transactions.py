@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import web
 
+from domain.payment_methods import owner_of
 from domain.saga import (
     Rail,
     Reason,
@@ -104,12 +105,6 @@ def _destination(body: NewTransaction) -> str | None:
     return body.destination_account_id
 
 
-def _terms(body: NewTransaction) -> Terms | None:
-    if body.type != "exchange":
-        return None
-    return Terms(destination_currency=body.destination_currency, quote_id=body.quote_id)
-
-
 def _order(
     call: Call, identity: Identity, body: NewTransaction, owner_id: str
 ) -> CreateTransaction:
@@ -129,8 +124,21 @@ def _order(
         reference=body.reference or "",
         metadata=body.metadata or {},
         request_hash=identity.request_hash,
-        terms=_terms(body),
+        terms=_terms(body, owner_id),
     )
+
+
+def _terms(body: NewTransaction, owner_id: str) -> Terms | None:
+    """What is to be had for it, or whose method it is paid out to: the account's owner's, or none."""
+    if body.type == "exchange":
+        return Terms(destination_currency=body.destination_currency, quote_id=body.quote_id)
+    method_id = body.payment_method_id
+    if method_id is None:
+        return None
+    if owner_of(method_id) != owner_id:
+        detail = "is no payment method of the account's owner"
+        raise invalid("/payment_method_id", Reason.PAYMENT_METHOD_NOT_FOUND, detail)
+    return Terms(payment_method_id=method_id)
 
 
 async def rehearsed(call: Call, command: CreateTransaction) -> Answer:

@@ -26,6 +26,7 @@ ROOT = "streambank"
 SHARED = "saga"
 MODULES = {  # of what stands in more files than the one that is named like it
     SHARED: ("saga", "decider", "ledger"),
+    "payment": ("payment", "payment_methods", "reconciliation"),
     "transaction": ("transaction", "prices"),
     "user": ("user", "person", "credentials", "session", "kyc"),
     "risk": ("risk", "risk_config", "blacklist", "behaviour", "anomaly"),

@@ -22,7 +22,9 @@ from domain.blacklist import Blacklisted
 from domain.currency import Quote, Rate
 from domain.holds import Hold
 from domain.notification import Notification
-from domain.payment import Payment
+from domain.payment import Payment, Refund
+from domain.payment_methods import PaymentMethod, owner_of
+from domain.reconciliation import Statement, StatementBreak, home_of
 from domain.risk import Review
 from domain.services import DECIDERS
 from domain.transaction import Transaction
@@ -67,6 +69,7 @@ class Kind:
     version: Callable[[Any], int] = _version  # grows with each change of the document
     removed: bool = False  # a deleted row is deleted here too; else it stays
     copied: bool = False  # each partition has a copy of the row: that of partition 0 is taken
+    home: Callable[[str], str] = str  # under which key its service has the document of this key
 
     @property
     def changelog(self) -> str:
@@ -89,7 +92,13 @@ KINDS: tuple[Kind, ...] = (
         prefix="notification/",
         version=_once,
     ),
-    Kind(name="reviews", service="risk", row=Review, prefix="review/"),
+    Kind(
+        name="reviews",
+        service="risk",
+        row=Review,
+        prefix="review/",
+        home=lambda key: key.partition(".")[0],
+    ),
     Kind(
         name="blacklist",
         service="risk",
@@ -109,7 +118,36 @@ KINDS: tuple[Kind, ...] = (
         copied=True,
     ),
     Kind(name="quotes", service="currency", row=Quote, prefix="quote/"),
-    Kind(name="holds", service="account", row=Hold, prefix="hold/"),
+    Kind(name="holds", service="account", row=Hold, prefix="hold/", home=owner_of),
+    Kind(
+        name="payment_methods",
+        service="payment",
+        row=PaymentMethod,
+        prefix="method/",
+        home=owner_of,
+    ),
+    Kind(
+        name="refunds",
+        service="payment",
+        row=Refund,
+        prefix="refund/",
+        home=lambda key: key.partition("/")[0],
+    ),
+    Kind(
+        name="statements",
+        service="payment",
+        row=Statement,
+        prefix="statement/",
+        home=home_of,
+    ),
+    Kind(
+        name="statement_breaks",
+        service="payment",
+        row=StatementBreak,
+        prefix="break/",
+        version=_once,
+        home=lambda key: home_of(key.partition("/")[0]),
+    ),
 )
 BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in KINDS}
 EVENTS = "events"  # in MySQL: audit_trail

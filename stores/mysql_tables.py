@@ -235,6 +235,48 @@ TABLES: Mapping[str, Table] = {
             *_plain("payment_id", "status", "attempt", "provider_reference", "reason", "due_ms"),
             *_json("balances", "steps"),
             *_CHANGED,
+            *_plain("method_token", "captured_minor", "refunding_minor", "refunded_minor"),
+        ),
+    ),
+    "refunds": Table(
+        name="refunds",
+        key="refund",
+        columns=(
+            *_order(),
+            *_plain("payment_id", "refund_id", "status", "attempt", "provider_reference"),
+            *_plain("reason", "due_ms"),
+            *_json("balances", "steps"),
+            *_CHANGED,
+        ),
+    ),
+    "payment_methods": Table(
+        name="payment_methods",
+        key="method_id",
+        columns=(
+            *_plain("method_id", "user_id", "kind", "provider", "token", "fingerprint", "brand"),
+            *_plain("last_four", "expiry_month", "expiry_year", "country", "bank", "holder"),
+            *_plain("status", "request_hash"),
+            *_CHANGED,
+        ),
+    ),
+    "statements": Table(
+        name="statements",
+        key="statement_id",
+        columns=(
+            *_plain("statement_id", "provider", "day", "currency", "status"),
+            Column("line_count", ("lines",)),
+            *_plain("total_minor", "swept", "missing_here", "missing_there", "amount_differs"),
+            *_plain("actor_id", "request_hash"),
+            *_CHANGED,
+        ),
+    ),
+    "statement_breaks": Table(
+        name="statement_breaks",
+        key="statement_break",
+        columns=(
+            *_plain("statement_id", "number", "kind", "end_to_end_id", "payment_id"),
+            *_plain("provider_reference", "ours_minor", "theirs_minor"),
+            Column("statement_line", ("line",)),
         ),
     ),
     "notifications": Table(

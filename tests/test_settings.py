@@ -12,7 +12,12 @@ from settings import BadSetting, Settings, table, variable
 ROOT = Path(__file__).resolve().parent.parent
 NO_FILE = Path("/nonexistent/.env")
 NO_STACK = {"STREAMBANK_LOCAL": "/nonexistent"}
-SECRETS = {"STREAMBANK_JWT_SECRET": "j" * 32, "STREAMBANK_INTERNAL_TOKEN": "i" * 32}
+SECRETS = {
+    "STREAMBANK_JWT_SECRET": "j" * 32,
+    "STREAMBANK_INTERNAL_TOKEN": "i" * 32,
+    "STREAMBANK_PROVIDER_SECRET": "p" * 32,
+    "STREAMBANK_FINGERPRINT_SECRET": "f" * 32,
+}
 PRODUCTION = {**NO_STACK, "STREAMBANK_ENVIRONMENT": "production", **SECRETS}
 
 

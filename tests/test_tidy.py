@@ -26,6 +26,7 @@ PACKAGES = (
     "travel",
     "deploy",
     "rendering",
+    "banking",
 )
 OURS = {*PACKAGES, "settings", "logs", "pipeline"}
 
@@ -50,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "proof": {"domain", "topics", "schemas", "streaming", "settings", "agents", "stores", "logs"},
     "travel": {"domain", "topics", "schemas", "streaming", "settings", "agents", "proof", "logs"},
     "gateway": {
+        "banking",
         "domain",
         "rendering",
         "travel",
@@ -63,6 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "deploy": {"settings"},
     "rendering": set(),
+    "banking": set(),
 }
 PURE_STDLIB = {
     "base64",

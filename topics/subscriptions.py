@@ -24,6 +24,7 @@ from domain.kyc import KycLevelSet
 from domain.notification import NotificationRequested
 from domain.person import normalised
 from domain.prices import PriceListSet
+from domain.reconciliation import PaymentBooked, StatementCompared, StatementPartSwept
 from domain.risk_config import RiskConfigSet
 from domain.saga import (
     AccountCredited,
@@ -31,9 +32,12 @@ from domain.saga import (
     CancelRequested,
     CancelTooLate,
     CreditRefused,
+    CreditSuspended,
     DebitRefused,
     DebitReversed,
+    PaymentCancelTooLate,
     PaymentFailed,
+    PaymentMethodChecked,
     PaymentProcessed,
     PaymentRequested,
     Rail,
@@ -42,7 +46,9 @@ from domain.saga import (
     Reason,
     RefundFailed,
     RefundProcessed,
+    RefundRefused,
     RefundRequested,
+    RefundReserved,
     ReversalGranted,
     ReversalRefused,
     ReviewRequested,
@@ -53,6 +59,8 @@ from domain.saga import (
     TransactionCreated,
     TransactionFailed,
     TransactionType,
+    charges,
+    refunds,
     undoes,
 )
 from domain.user import AddressClaimed, AddressReserved, EmailChanged
@@ -109,7 +117,7 @@ OWNER = "order.owner_id"
 SOURCE = "order.source_account_id"
 DESTINATION = "order.destination_account_id"
 ORDER = "order.transaction_id"
-ORIGINAL = "order.terms.original_transaction_id"
+ORIGINAL = "order.terms.original_transaction_id"  # of a refund or a reversal: what it undoes
 QUOTE = "order.terms.quote_id"
 
 # reasons for which nothing of the owner's daily limit was reserved, so that none is to be freed
@@ -137,16 +145,24 @@ NOT_RESERVED = {
 }
 
 
-def _comes_in(fact: RiskApproved | CancelRequested | CreditRefused) -> bool:
-    """From outside to an account, as a deposit."""
-    return fact.order.source_account_id is None
+def _is_deposit(fact: RiskApproved | CancelRequested | CreditRefused) -> bool:
+    """From outside to an account, booked by an operator."""
+    return fact.order.source_account_id is None and fact.order.rail is Rail.BOOK
 
 
-def _has_source(fact: RiskApproved | CancelRequested) -> bool:
+def _source_decides(fact: RiskApproved | CancelRequested) -> bool:
+    return fact.order.source_account_id is not None and not refunds(fact.order)
+
+
+def _has_source(fact: PaymentFailed | RefundProcessed | RefundFailed) -> bool:
     return fact.order.source_account_id is not None
 
 
-def _between_accounts(fact: PaymentProcessed | AccountCredited) -> bool:
+def _has_destination(fact: PaymentProcessed) -> bool:
+    return fact.order.destination_account_id is not None
+
+
+def _between_accounts(fact: AccountCredited) -> bool:
     """From account to account, as a transfer."""
     order = fact.order
     return order.source_account_id is not None and order.destination_account_id is not None
@@ -165,6 +181,18 @@ def _by_quote(fact: TransactionCreated) -> bool:
     return fact.order.type is TransactionType.EXCHANGE and bool(fact.order.terms.quote_id)  # type: ignore[union-attr]
 
 
+def _charges(fact: Any) -> bool:
+    return charges(fact.order)
+
+
+def _refunds(fact: Any) -> bool:
+    return refunds(fact.order)
+
+
+def _ends_by_rail(fact: RefundProcessed) -> bool:
+    return charges(fact.order) or refunds(fact.order)
+
+
 def _by_book(fact: AccountDebited) -> bool:
     return fact.order.rail is Rail.BOOK and fact.order.destination_account_id is not None
 
@@ -175,7 +203,14 @@ def _out_by_book(fact: AccountDebited) -> bool:
 
 
 def _by_rail(fact: AccountDebited) -> bool:
-    return fact.order.rail is Rail.EXTERNAL
+    """To whom the rail knows, not to a payment method."""
+    order = fact.order
+    return order.rail is Rail.EXTERNAL and not (_names_method(fact) or refunds(order))
+
+
+def _names_method(fact: AccountDebited) -> bool:
+    terms = fact.order.terms
+    return terms is not None and terms.payment_method_id is not None
 
 
 def _booked(fact: CreditRefused) -> bool:
@@ -185,7 +220,11 @@ def _booked(fact: CreditRefused) -> bool:
 
 def _paid(fact: CreditRefused) -> bool:
     """What the rail moved is to be asked back."""
-    return fact.order.source_account_id is not None and fact.order.rail is Rail.EXTERNAL
+    return fact.order.rail is Rail.EXTERNAL
+
+
+def _is_going_on(fact: StatementPartSwept) -> bool:
+    return not fact.done
 
 
 def _undoes(fact: TransactionCreated | TransactionFailed | TransactionCancelled) -> bool:
@@ -240,8 +279,8 @@ CLOSE_LEGS = Gathered(
 SUBSCRIPTIONS: tuple[Subscription, ...] = (
     # the way of a transfer
     _on(TransactionCreated, RISK, OWNER, _needs_nothing_first),
-    _on(RiskApproved, ACCOUNT, SOURCE, _has_source),
-    _on(RiskApproved, ACCOUNT, DESTINATION, _comes_in),
+    _on(RiskApproved, ACCOUNT, SOURCE, _source_decides),
+    _on(RiskApproved, ACCOUNT, DESTINATION, _is_deposit),
     _on(AccountDebited, ACCOUNT, DESTINATION, _by_book),
     _on(AccountDebited, TRANSACTION, ORDER, _out_by_book),
     _on(AccountDebited, PAYMENT, ORDER, _by_rail),
@@ -263,26 +302,49 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
     _on(ReviewRequested, TRANSACTION, ORDER),
     # an account says no: what moved is put back
     _on(DebitRefused, TRANSACTION, ORDER),
-    _on(CreditRefused, TRANSACTION, ORDER, _comes_in),
+    _on(CreditRefused, TRANSACTION, ORDER, _is_deposit),
     _on(CreditRefused, ACCOUNT, SOURCE, _booked),
     _on(CreditRefused, PAYMENT, ORDER, _paid),
     _on(DebitReversed, TRANSACTION, ORDER),
     # a payment through the rail, and its refund
     _on(PaymentRequested, RAIL, ORDER),
-    _on(PaymentProcessed, ACCOUNT, DESTINATION, _between_accounts),
+    _on(PaymentProcessed, ACCOUNT, DESTINATION, _has_destination),
     _on(PaymentProcessed, TRANSACTION, ORDER, _goes_out),
     _on(PaymentProcessed, ACCOUNT, SOURCE, _goes_out),
-    _on(PaymentFailed, ACCOUNT, SOURCE),
+    _on(PaymentFailed, ACCOUNT, SOURCE, _has_source),
     _on(RefundRequested, RAIL, ORDER),
-    _on(RefundProcessed, ACCOUNT, SOURCE),
-    _on(RefundFailed, ACCOUNT, SOURCE),
+    _on(RefundProcessed, ACCOUNT, SOURCE, _has_source),
+    _on(RefundFailed, ACCOUNT, SOURCE, _has_source),
+    # a payment method is asked first: to be charged, or to be paid out to
+    _on(RiskApproved, PAYMENT, OWNER, _charges),
+    _on(AccountDebited, PAYMENT, OWNER, _names_method),
+    _on(PaymentMethodChecked, PAYMENT, ORDER),
+    # money comes in by a charge; what can't be credited goes back, or to suspense
+    _on(AccountCredited, PAYMENT, ORDER, _charges),
+    _on(PaymentFailed, TRANSACTION, ORDER, _charges),
+    _on(RefundProcessed, TRANSACTION, ORDER, _ends_by_rail),
+    _on(RefundFailed, ACCOUNT, DESTINATION, _charges),
+    _on(CreditSuspended, TRANSACTION, ORDER),
+    # a refund that is ordered: reserved of its payment, debited, then asked of the rail
+    _on(RiskApproved, PAYMENT, ORIGINAL, _refunds),
+    _on(RefundReserved, ACCOUNT, SOURCE),
+    _on(RefundRefused, TRANSACTION, ORDER),
+    _on(AccountDebited, PAYMENT, ORIGINAL, _refunds),
+    _on(DebitRefused, PAYMENT, ORIGINAL, _refunds),
     # a client cancels: who decides whether money moves answers
-    _on(CancelRequested, ACCOUNT, SOURCE, _has_source),
-    _on(CancelRequested, ACCOUNT, DESTINATION, _comes_in),
+    _on(CancelRequested, ACCOUNT, SOURCE, _source_decides),
+    _on(CancelRequested, ACCOUNT, DESTINATION, _is_deposit),
+    _on(CancelRequested, PAYMENT, ORDER, _charges),
+    _on(CancelRequested, PAYMENT, ORIGINAL, _refunds),
     _on(CancelTooLate, TRANSACTION, ORDER),
+    _on(PaymentCancelTooLate, TRANSACTION, ORDER),
     # what came to nothing frees the owner's daily limit, or withdraws the review
     _on(TransactionFailed, RISK, OWNER, _may_have_reserved),
     _on(TransactionCancelled, RISK, OWNER, _by_customer),
+    # a provider's statement is held against what it was seen to move that day
+    _relayed(PaymentBooked, PAYMENT, "booking_key"),
+    _on(StatementCompared, PAYMENT, "booking_key"),
+    _on(StatementPartSwept, PAYMENT, "booking_key", _is_going_on),
     # beside the saga
     _on(PriceListSet, TRANSACTION, EVERY),
     _on(BlacklistEntryAdded, RISK, EVERY),

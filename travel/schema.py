@@ -18,7 +18,7 @@ from operator import attrgetter
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from domain.account import Account, Leg
+from domain.account import Account, Leg, SuspendedCredit
 from domain.analytics import Behaviour, Clock, Counted, UserDay, Window
 from domain.audit import Chain, Heads
 from domain.behaviour import Customer
@@ -28,9 +28,11 @@ from domain.holds import Hold
 from domain.kyc import KycOpen
 from domain.ledger import SystemBalance
 from domain.notification import Notification
-from domain.payment import Payment
+from domain.payment import Payment, Refund
+from domain.payment_methods import PaymentMethod, PaymentMethods
 from domain.person import User
 from domain.prices import PRICE_LIST, PriceList
+from domain.reconciliation import Booking, Bookings, Statement, StatementBreak
 from domain.risk import ListedTransaction, Owner, Review, Score
 from domain.risk_config import CONFIG, RiskConfiguration
 from domain.services import DECIDERS
@@ -50,14 +52,15 @@ PRIVATE = (
     "mailed/",
     "refresh/",
 )  # rows that private events alone make
-# rows without a table: what is due, indexes of `user_accounts` and `sessions`, what risk asks alone, and
-# which rates came last
+# rows without a table: what is due, indexes of `user_accounts`, `sessions` and `provider_bookings`, what risk
+# asks alone, and which rates came last
 OMITTED = (
     *PRIVATE,
     "due/",
     "has-account/",
     "sessions-of/",
     "session-slot/",
+    "booking-at/",
     "holder/",
     "held/",
     "recipient/",
@@ -257,6 +260,15 @@ TABLES: tuple[Table, ...] = (
         aggregate=_before_point,
     ),
     Table(
+        name="suspended_payments",
+        service="account",
+        row=SuspendedCredit,
+        prefix="suspended/",
+        key=("transaction_id",),
+        about="payments that could neither be credited nor given back",
+        aggregate=None,
+    ),
+    Table(
         name="ledger",
         service="account",
         row=SystemBalance,
@@ -301,6 +313,69 @@ TABLES: tuple[Table, ...] = (
         key=("transaction_id",),
         about="what went through the payment rail",
         aggregate=_first,
+    ),
+    Table(
+        name="refunds",
+        service="payment",
+        row=Refund,
+        prefix="refund/",
+        key=("payment_id", "refund_id"),
+        about="what was ordered to be given back of a payment",
+        aggregate=_first,
+    ),
+    Table(
+        name="payment_methods",
+        service="payment",
+        row=PaymentMethod,
+        prefix="method/",
+        key=("method_id",),
+        about="cards and IBANs, by the provider's token",
+        aggregate=_before_point,
+    ),
+    Table(
+        name="user_payment_methods",
+        service="payment",
+        row=PaymentMethods,
+        prefix="methods/",
+        key=("user_id",),
+        about="which ones a user has",
+        aggregate=_first,
+    ),
+    Table(
+        name="provider_days",
+        service="payment",
+        row=Bookings,
+        prefix="bookings/",
+        key=("booking_key",),
+        about="how many movements a provider made on a day in a currency",
+        aggregate=_first,
+    ),
+    Table(
+        name="provider_bookings",
+        service="payment",
+        row=Booking,
+        prefix="booking/",
+        key=("booking_key", "end_to_end_id"),
+        about="each of them, and which statement had it",
+        aggregate=_first,
+    ),
+    Table(
+        name="statements",
+        service="payment",
+        row=Statement,
+        prefix="statement/",
+        key=("statement_id",),
+        about="providers' statements and how they agree with our books",
+        aggregate=_before_point,
+    ),
+    Table(
+        name="statement_breaks",
+        service="payment",
+        row=StatementBreak,
+        prefix="break/",
+        key=("statement_id", "number"),
+        about="what does not agree",
+        aggregate=lambda rest: _before_point(_first(rest)),
     ),
     Table(
         name="notifications",
@@ -483,6 +558,7 @@ AGGREGATES = {table.prefix: table.aggregate for table in TABLES} | {
     "has-account/": _first,
     "credentials/": _first,
     **dict.fromkeys(("kyc/", "mailed/", "refresh/", "sessions-of/", "session-slot/"), _first),
+    "booking-at/": _first,
     "address/": lambda rest: rest,
 }
 

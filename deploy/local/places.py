@@ -87,8 +87,10 @@ def write_private(path: Path, text: str) -> None:
 
 
 def made_once(path: Path, make: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """The content of a private JSON file, made when it is not there."""
-    if not path.exists():
-        write_private(path, json.dumps(make()) + "\n")
-    found: dict[str, str] = json.loads(path.read_text())
+    """The content of a private JSON file, made when it is not there; what it lacks is added."""
+    found: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    made = {name: value for name, value in make().items() if name not in found}
+    if made:
+        found |= made
+        write_private(path, json.dumps(found) + "\n")
     return found

@@ -73,13 +73,17 @@ class Stack:
             lambda: {
                 "jwt_secret": secrets.token_hex(32),
                 "internal_token": secrets.token_hex(32),
+                "provider_secret": secrets.token_hex(32),
+                "fingerprint_secret": secrets.token_hex(32),
             },
         )
         self.stores = {
             name: kind(self.places.data / kind.name) for name, kind in wanted(self.settings).items()
         }
-        command = [sys.executable, "-m", "deploy.local.rail", "--port"]
+        command = [sys.executable, "-m", "deploy.local.provider", "--port"]
         command += [str(self.settings.rail_port), "--file", str(self.places.data / "rail.jsonl")]
+        notices = f"{self.gateway_url}/api/payments/webhooks/{self.settings.provider}"
+        command += ["--notify", notices]
         self.rail = Part(self._child("rail", command), partial(answers, f"{self.rail_url}/health"))
         self.worker = Part(
             self._child("worker", self._command("worker", "all")),
@@ -142,6 +146,8 @@ class Stack:
         defaults = {
             "jwt_secret": self.secrets["jwt_secret"],
             "internal_token": self.secrets["internal_token"],
+            "provider_secret": self.secrets["provider_secret"],
+            "fingerprint_secret": self.secrets["fingerprint_secret"],
         }
         found = {
             "kafka_bootstrap": self.kafka.bootstrap,

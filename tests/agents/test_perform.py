@@ -19,7 +19,7 @@ from agents.perform import Perform, Progress, Way
 from agents.rail import Rail, effect
 from agents.wiring import Wiring
 from deploy.local.processes import free_ports
-from deploy.local.rail import application
+from deploy.local.provider import application
 from domain.payment import RailAnswered, RailOperation, RailOutcome
 from domain.saga import (
     Order,
@@ -71,7 +71,7 @@ def paid(payment_id: str, account_id: str) -> PaymentRequested:
 
 @asynccontextmanager
 async def rail(url: str) -> AsyncIterator[Way]:
-    declared = effect(url)
+    declared = effect(url, "sandbox")
     async with declared.open() as caller:
         yield Way(declared, caller)
 
@@ -196,7 +196,7 @@ class ByAccount(Rail):
         return str(request.order.source_account_id)
 
     async def call(self, request: Any, headers: Any) -> Any:
-        return await Rail(f"{self.url}/{self.downstream(request)}", self.session).call(
+        return await Rail(f"{self.url}/{self.downstream(request)}", self.session, "sandbox").call(
             request, headers
         )
 
@@ -205,9 +205,9 @@ def by_account(url: str, timeout_s: float, line: int | None) -> Effect:
     @asynccontextmanager
     async def connected() -> AsyncIterator[Rail]:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            yield ByAccount(url, session)
+            yield ByAccount(url, session, "sandbox")
 
-    return replace(effect(url), open=connected, timeout_s=timeout_s, line=line)
+    return replace(effect(url, "sandbox"), open=connected, timeout_s=timeout_s, line=line)
 
 
 class Log:

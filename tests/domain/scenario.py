@@ -10,11 +10,13 @@ from domain.account import Account, FreezeAccount, OpenAccount
 from domain.decider import DUE, Overlay, Tick, apply, due_at_ms, handle
 from domain.ledger import sums, trial_balance
 from domain.payment import RailAnswered, RailOperation, RailOutcome
+from domain.payment_methods import AddPaymentMethod, MethodKind
 from domain.risk import FeaturesExtracted
 from domain.saga import (
     PaymentRequested,
     Rail,
     RefundRequested,
+    Terms,
     TransactionCancelled,
     TransactionCompleted,
     TransactionFailed,
@@ -33,8 +35,9 @@ Request = PaymentRequested | RefundRequested
 
 
 def answer(request: Request, outcome: RailOutcome) -> RailAnswered:
+    ordered = request.order.type is TransactionType.REFUND
     return RailAnswered(
-        transaction_id=request.order.transaction_id,
+        transaction_id=request.payment_id,
         payment_id=request.payment_id,
         operation=(
             RailOperation.PAY if isinstance(request, PaymentRequested) else RailOperation.REFUND
@@ -43,6 +46,9 @@ def answer(request: Request, outcome: RailOutcome) -> RailAnswered:
         outcome=outcome,
         provider_reference="ref-1",
         detail="",
+        refund_id=request.order.transaction_id if ordered else None,
+        provider="sandbox",
+        booked_on="2026-09-21",
     )
 
 
@@ -101,6 +107,61 @@ def deposit(account_id: str, amount_minor: int, **changes: Any) -> CreateTransac
 def withdrawal(amount_minor: int, **changes: Any) -> CreateTransaction:
     """Ada takes money out."""
     changes = {"type": TransactionType.WITHDRAWAL, "destination_account_id": None, **changes}
+    return transfer(amount_minor, **changes)
+
+
+def method(method_id: str = "u-bob.card", **changes: Any) -> AddPaymentMethod:
+    """Bob's card; an IBAN with `iban`."""
+    fields: dict[str, Any] = {
+        "method_id": method_id,
+        "user_id": method_id.partition(".")[0],
+        "kind": MethodKind.CARD,
+        "provider": "sandbox",
+        "token": f"tok-{method_id}",
+        "fingerprint": "f" * 64,
+        "brand": "visa",
+        "last_four": "4242",
+        "expiry_month": 12,
+        "expiry_year": 2030,
+        "country": "",
+        "bank": "",
+        "holder": "",
+        "actor_id": "u-bob",
+        "request_hash": "h1",
+        **changes,
+    }
+    return AddPaymentMethod(**fields)
+
+
+IBAN = {"kind": MethodKind.IBAN, "brand": "", "expiry_month": 0, "expiry_year": 0, "country": "DE"}
+
+
+def pay_in(amount_minor: int, method_id: str = "u-bob.card", **changes: Any) -> CreateTransaction:
+    """Bob's card is charged, for Bob's account."""
+    changes = {
+        "type": TransactionType.PAYMENT,
+        "source_account_id": None,
+        "destination_account_id": "bob",
+        "owner_id": "u-bob",
+        "actor_id": "u-bob",
+        "terms": Terms(payment_method_id=method_id),
+        **changes,
+    }
+    return transfer(amount_minor, **changes)
+
+
+def refund(amount_minor: int, refund_id: str = "r1", **changes: Any) -> CreateTransaction:
+    """So much of the payment t1 goes back."""
+    changes = {
+        "transaction_id": refund_id,
+        "type": TransactionType.REFUND,
+        "source_account_id": "bob",
+        "destination_account_id": None,
+        "owner_id": "u-bob",
+        "privileged": True,
+        "terms": Terms(original_transaction_id="t1"),
+        **changes,
+    }
     return transfer(amount_minor, **changes)
 
 
@@ -169,8 +230,8 @@ class Scenario:
                 self.send(Tick(due=due), service)
         return self.run()
 
-    def cancel(self) -> Scenario:
-        return self.send(CancelTransaction(transaction_id="t1", actor_id="u-ada"))
+    def cancel(self, transaction_id: str = "t1") -> Scenario:
+        return self.send(CancelTransaction(transaction_id=transaction_id, actor_id="u-ada"))
 
     def freeze(self, account_id: str) -> Scenario:
         return self.send(FreezeAccount(account_id=account_id, actor_id="ops"), "account")

@@ -47,7 +47,6 @@ from domain.currency import (
 from domain.decider import (
     DUE,
     FORGET,
-    KEEP_FINAL_MS,
     TICK_LIMIT,
     Decider,
     Overlay,
@@ -59,8 +58,27 @@ from domain.decider import (
 from domain.holds import Hold, HoldPlaced, HoldStatus, PlaceHold, VoidHold
 from domain.ledger import CLEARING, FEES, POSITION, ROUNDING, SUSPENSE, sums, trial_balance
 from domain.notification import NotificationRequested
-from domain.payment import RailAnswered, RailOperation, RailOutcome
+from domain.payment import (
+    KEEP_CREDITED_MS,
+    NotifyPayment,
+    RailAnswered,
+    RailOperation,
+    RailOutcome,
+    Refund,
+    RefundStatus,
+    undo_id,
+)
+from domain.payment_methods import AddPaymentMethod, MethodKind, RemovePaymentMethod
 from domain.prices import PRICE_LIST, PRICED, Price, SetPriceList
+from domain.reconciliation import (
+    PaymentBooked,
+    ReconcileStatement,
+    Statement,
+    StatementLine,
+    StatementReconciled,
+    StatementStatus,
+    end_to_end_id,
+)
 from domain.risk import DecideReview, ReviewStatus
 from domain.saga import (
     AccountDebited,
@@ -77,6 +95,7 @@ from domain.saga import (
     TransactionType,
     debited_minor,
     fee_of,
+    refunds,
     undoes,
 )
 from domain.services import DECIDERS
@@ -92,6 +111,7 @@ PEOPLE = ("ada", "bob", "cleo")
 CURRENCIES = ("USD", "JPY")
 ACCOUNTS = tuple(f"a{number}" for number in range(5))
 NOWHERE = "a5"  # an account that does not exist
+DAY = "2026-09-21"  # of all that the provider books
 
 
 class Broken(AssertionError):
@@ -256,17 +276,24 @@ class Bank:
         operation: RailOperation,
         outcome: RailOutcome,
     ) -> None:
-        transaction_id = request.order.transaction_id
+        payment_id = request.payment_id
+        if self.chance.random() < 0.2:  # it is told by a notice, which comes back by HTTP
+            self.send("payment", payment_id, notice_of(request, operation, outcome))
+            return
+        ordered = refunds(request.order)
         answer = RailAnswered(
-            transaction_id=transaction_id,
-            payment_id=request.payment_id,
+            transaction_id=payment_id,
+            payment_id=payment_id,
             operation=operation,
             attempt=request.attempt,
             outcome=outcome,
-            provider_reference=f"ref-{transaction_id}",
+            provider_reference=f"ref-{payment_id}",
             detail="",
+            refund_id=request.order.transaction_id if ordered else None,
+            provider="sandbox",
+            booked_on=DAY,
         )
-        self.send("payment", transaction_id, answer)
+        self.send("payment", payment_id, answer)
 
     def tick(self, place: tuple[str, int]) -> bool:
         """A tick for what is due in this partition, if anything is."""
@@ -339,6 +366,25 @@ class Bank:
         return [event for event in self.all_events("transaction") if isinstance(event, FINAL)]
 
 
+def notice_of(
+    request: PaymentRequested | RefundRequested, operation: RailOperation, outcome: RailOutcome
+) -> NotifyPayment:
+    """What the provider's web hook tells of a request."""
+    return NotifyPayment(
+        notice_id="evt",
+        provider="sandbox",
+        payment_id=request.payment_id,
+        refund_id=request.refund_id if isinstance(request, RefundRequested) else None,
+        operation=operation,
+        outcome=outcome,
+        amount_minor=request.order.amount_minor,
+        currency=request.order.currency,
+        provider_reference=f"ref-{request.payment_id}",
+        booked_on=DAY,
+        detail="",
+    )
+
+
 class Declared(Mapping[str, Any]):
     """Rows of which only the declared ones may be read."""
 
@@ -390,6 +436,9 @@ def populate(bank: Bank) -> None:
     for number in range(5):
         bank.send("account", f"a{number}", opening(bank, number))
     set_rates(bank)
+    for person in PEOPLE:
+        for kind in MethodKind:
+            bank.send("payment", person, a_method(person, kind))
     bank.settle()
     for number in range(5):
         for currency in CURRENCIES:
@@ -470,11 +519,150 @@ def fund(bank: Bank, account_id: str, currency: str, amount_minor: int) -> Creat
     )
 
 
+def a_method(person: str, kind: MethodKind) -> AddPaymentMethod:
+    card = kind is MethodKind.CARD
+    return AddPaymentMethod(
+        method_id=f"{person}.{kind}",
+        user_id=person,
+        kind=kind,
+        provider="sandbox",
+        token=f"tok-{person}-{kind}",
+        fingerprint="",
+        brand="visa" if card else "",
+        last_four="4242",
+        expiry_month=12 if card else 0,
+        expiry_year=2099 if card else 0,
+        country="" if card else "DE",
+        bank="",
+        holder="",
+        actor_id=person,
+        request_hash=kind,
+    )
+
+
+def charge(bank: Bank) -> None:
+    """Somebody pays in by card; now and then by what is no card of theirs."""
+    chance, account_id = bank.chance, bank.chance.choice((*ACCOUNTS, NOWHERE))
+    person = PEOPLE[int(account_id[1:]) % len(PEOPLE)]
+    kind = MethodKind.CARD if chance.random() < 0.9 else MethodKind.IBAN
+    method_id = f"{person if chance.random() < 0.9 else 'bob'}.{kind}"
+    order(
+        bank,
+        type=TransactionType.PAYMENT,
+        source_account_id=None,
+        destination_account_id=account_id,
+        owner_id=person,
+        terms=Terms(payment_method_id=method_id),
+    )
+
+
+def pay_out(bank: Bank) -> None:
+    account_id = bank.chance.choice(ACCOUNTS)
+    person = PEOPLE[int(account_id[1:]) % len(PEOPLE)]
+    order(
+        bank,
+        type=TransactionType.WITHDRAWAL,
+        source_account_id=account_id,
+        destination_account_id=None,
+        owner_id=person,
+        terms=Terms(payment_method_id=f"{person}.{bank.chance.choice([*MethodKind])}"),
+    )
+
+
+def is_charge(it: CreateTransaction) -> bool:
+    return it.type is TransactionType.PAYMENT and it.source_account_id is None
+
+
+def refund(bank: Bank) -> None:
+    """Some of a payment is to go back, whatever became of it; more than it was, too."""
+    payments = [o for o in bank.orders.values() if is_charge(o)]
+    credited = [
+        bank.orders[row.payment_id]
+        for _, row in bank.all_rows("payment")
+        if isinstance(row, payment.Payment) and row.status is payment.Status.CREDITED
+    ]
+    if credited and bank.chance.random() < 0.8:
+        payments = credited
+    if not payments:
+        return
+    paid = bank.chance.choice(payments[-3:])
+    order(
+        bank,
+        type=TransactionType.REFUND,
+        source_account_id=paid.destination_account_id,
+        destination_account_id=None,
+        owner_id=paid.owner_id,
+        currency=paid.currency,
+        amount_minor=max(1, paid.amount_minor * bank.chance.choice((1, 2, 3, 5)) // 4),
+        privileged=True,
+        terms=Terms(original_transaction_id=paid.transaction_id),
+    )
+
+
+def manage_methods(bank: Bank) -> None:
+    person, kind = bank.chance.choice(PEOPLE), bank.chance.choice([*MethodKind])
+    if bank.chance.random() < 0.5:
+        bank.send("payment", person, a_method(person, kind))
+        return
+    method_id = f"{person}.{kind}"
+    command = RemovePaymentMethod(method_id=method_id, user_id=person, actor_id=person)
+    bank.send("payment", person, command)
+
+
+def reconcile(bank: Bank, currency: str, unique: str) -> None:
+    """The provider's statement of all that it moved arrives."""
+    lines = tuple(
+        StatementLine(
+            end_to_end_id=key,
+            provider_reference="",
+            amount_minor=amount_minor,
+            line=number,
+        )
+        for number, (key, amount_minor) in enumerate(moved(bank, currency).items())
+    )
+    home = f"sandbox.{DAY}.{currency}"
+    command = ReconcileStatement(
+        statement_id=f"{home}.{unique}",
+        provider="sandbox",
+        day=DAY,
+        currency=currency,
+        lines=lines,
+        actor_id="ops",
+        request_hash=unique,
+    )
+    bank.send("payment", home, command)
+
+
+def moved(bank: Bank, currency: str) -> dict[str, int]:
+    """What the provider really moved, by what it was asked under: in above zero."""
+    found = {}
+    for key in sorted(bank.books.paid | bank.books.refunded):
+        it = bank.orders[key.removesuffix(".refund")]
+        comes_in = is_charge(it) is (key == it.transaction_id)
+        if it.currency == currency:
+            found[end_to_end_id(key)] = it.amount_minor if comes_in else -it.amount_minor
+    return found
+
+
+def pay(bank: Bank, number: int) -> None:
+    match number:
+        case 31 | 32:
+            charge(bank)
+        case 33 | 34:
+            refund(bank)
+        case 35:
+            pay_out(bank)
+        case _ if bank.chance.random() < 0.5:
+            manage_methods(bank)
+        case _:
+            reconcile(bank, "USD", f"s{bank.now_ms}")
+
+
 def act(bank: Bank) -> None:  # noqa: C901 - a case an action
     """One thing that somebody does."""
     chance = bank.chance
     account_id = chance.choice(ACCOUNTS)
-    match chance.randrange(31):
+    match chance.randrange(37):
         case 0 | 1 | 2 | 3 | 4 | 5 | 16:
             order(bank)
         case 6:
@@ -493,6 +681,8 @@ def act(bank: Bank) -> None:  # noqa: C901 - a case an action
             leave(bank, account_id)
         case 13:
             blacklist(bank, account_id)
+        case number if number > 30:
+            pay(bank, number)
         case 15 if chance.random() < 0.1:
             for _ in range(80):  # a machine gone wild
                 order(bank, source_account_id="a0", destination_account_id="a1", owner_id="ada")
@@ -748,13 +938,19 @@ def return_suspended(bank: Bank) -> None:
                 actor_id="ops",
             )
             bank.send("account", row.account_id, command)
+        elif isinstance(row, account.SuspendedCredit) and bank.chance.random() < 0.7:
+            account_id = row.order.destination_account_id or ""
+            command = ReturnSuspended(
+                account_id=account_id, transaction_id=row.order.transaction_id, actor_id="ops"
+            )
+            bank.send("account", account_id, command)
 
 
 def run(
     seed: int,
     deciders: Mapping[str, Decider] = DECIDERS,
     *,
-    actions: int = 24,
+    actions: int = 30,
     strict: bool = False,
 ) -> Bank:
     """One run, its laws checked; raises Broken."""
@@ -767,6 +963,8 @@ def run(
     bank.send("currency", RATES, ScheduleFeed(every_s=0, actor_id="ops"))
     bank.settle()
     return_suspended(bank)
+    for currency in CURRENCIES:
+        reconcile(bank, currency, "last")
     bank.settle()
     laws(bank)
     return bank
@@ -784,6 +982,8 @@ def laws(bank: Bank) -> None:
     check_exchanges(bank)
     simulated_risk.check(bank, expect)
     check_rail(bank)
+    check_refunds(bank)
+    check_statements(bank)
     check_lists(bank)
     check_fold(bank)
     check_repeats(bank)
@@ -820,6 +1020,9 @@ def transactions(bank: Bank) -> list[tuple[str, transaction.Transaction]]:
     ]
 
 
+OPEN_REFUNDS = (RefundStatus.RESERVED, RefundStatus.REQUESTED)
+
+
 def check_quiet(bank: Bank) -> None:
     """Nobody waits for anything."""
     for _, row in bank.all_rows("account"):
@@ -832,6 +1035,10 @@ def check_quiet(bank: Bank) -> None:
     for _, row in bank.all_rows("payment"):
         if isinstance(row, payment.Payment):
             expect(row.status not in asking, f"the rail never answered: {row}")
+        elif isinstance(row, Refund):
+            expect(row.status not in OPEN_REFUNDS, f"a refund has no end: {row}")
+        elif isinstance(row, Statement):
+            expect(row.status is StatementStatus.RECONCILED, f"never reconciled: {row}")
     for _, row in bank.all_rows("risk"):
         if isinstance(row, risk.Review):
             expect(row.status is not ReviewStatus.OPEN, f"undecided: {row}")
@@ -844,7 +1051,15 @@ def check_money(bank: Bank) -> None:
     by_currency: Counter[str] = Counter()
     for (name, currency), minor in trial.items():
         by_currency[currency] += minor
-        expect(name not in (CLEARING, SUSPENSE) or minor == 0, f"{name}: {minor} {currency}")
+        expect(name != CLEARING or minor == 0, f"{name}: {minor} {currency}")
+    suspended = [row for row in rows if isinstance(row, account.SuspendedCredit)]
+    for currency in CURRENCIES:
+        open_minor = sum(
+            row.order.amount_minor
+            for row in suspended
+            if not row.paid and row.order.currency == currency
+        )
+        expect(trial.get((SUSPENSE, currency), 0) == open_minor, f"suspense: {trial}")
     expect(not any(by_currency.values()), f"trial balance: {trial}")
     expected: defaultdict[tuple[str | None, str], int] = defaultdict(int)
     for event in bank.finals():
@@ -859,6 +1074,10 @@ def check_money(bank: Bank) -> None:
         earned_minor = trial.get((FEES, currency), 0)
         wanted = expected[FEES, currency]
         expect(earned_minor == wanted, f"fees: {earned_minor}, not {wanted} {currency}")
+    for event in bank.all_events("account"):
+        if isinstance(event, account.SuspensePaid):
+            order = event.order
+            expected[order.destination_account_id, order.currency] += order.amount_minor
     for row in rows:
         if isinstance(row, account.Account):
             for currency, minor in row.balances.items():
@@ -978,11 +1197,49 @@ def check_rail(bank: Bank) -> None:
         if order.rail is not Rail.EXTERNAL:
             continue
         key = order.transaction_id
-        moved = key in bank.books.paid and f"{key}.refund" not in bank.books.refunded
+        if refunds(order):
+            done = isinstance(event, TransactionCompleted)
+            expect(done is (key in bank.books.refunded), f"the provider says otherwise of {key}")
+            continue
+        moved = key in bank.books.paid and undo_id(key) not in bank.books.refunded
         if isinstance(event, TransactionCompleted):
             expect(moved, f"{key} completed without its payment")
         else:
-            expect(not moved or f"{key}.refund" in bank.books.kept, f"{key} was paid, yet ended")
+            expect(not moved or undo_id(key) in bank.books.kept, f"{key} was paid, yet ended")
+
+
+def check_refunds(bank: Bank) -> None:
+    """What went back of a payment is what its row says, and never more than was captured."""
+    back: Counter[str] = Counter()
+    for event in bank.finals():
+        if isinstance(event, TransactionCompleted) and refunds(event.order):
+            back[event.order.terms.original_transaction_id] += event.order.amount_minor
+    for _, row in bank.all_rows("payment"):
+        if isinstance(row, payment.Payment):
+            refunded = back[row.payment_id]
+            expect(row.refunding_minor == 0, f"reserved for ever: {row}")
+            expect(row.refunded_minor == refunded, f"{refunded} went back: {row}")
+            expect(refunded <= row.captured_minor, f"more went back than was captured: {row}")
+
+
+def check_statements(bank: Bank) -> None:
+    """The provider's book is ours: what it moved is booked once, and its statement agrees."""
+    booked = Counter(
+        event.end_to_end_id
+        for event in bank.all_events("payment")
+        if isinstance(event, PaymentBooked)
+    )
+    really = Counter(map(end_to_end_id, bank.books.paid | bank.books.refunded))
+    expect(booked == really, f"booked {booked}, moved {really}")
+    last = [
+        event
+        for event in bank.all_events("payment")
+        if isinstance(event, StatementReconciled) and event.statement_id.endswith(".last")
+    ]
+    for event in last:
+        broken = event.missing_here + event.missing_there + event.amount_differs
+        expect(not broken, f"the statement does not agree: {event}")
+    expect(len(last) == len(CURRENCIES), f"statements: {last}")
 
 
 def check_lists(bank: Bank) -> None:
@@ -1036,9 +1293,9 @@ def check_repeats(bank: Bank) -> None:
 
 
 def check_forgetting(bank: Bank) -> None:
-    """A month later what is final has left the tables, and the books are as they were."""
+    """Half a year later what is final has left the tables, and the books are as they were."""
     before = trial_balance(row for _, row in bank.all_rows("account"))
-    bank.settle(until_ms=bank.now_ms + KEEP_FINAL_MS)
+    bank.settle(until_ms=bank.now_ms + KEEP_CREDITED_MS)
     after = trial_balance(row for _, row in bank.all_rows("account"))
     expect(before == after, f"forgetting moved money: {before} {after}")
     stay = (
@@ -1052,6 +1309,9 @@ def check_forgetting(bank: Bank) -> None:
     )
     stay += ("accounts-of/", "account-of/", "has-account/")
     stay += ("rate/", "rate-board/", "rate-applied/", "rate-feed/")
+    stay += ("method/", "methods/", "bookings/")
+    open_credits = [k for k, row in bank.all_rows("account") if getattr(row, "paid", None) is False]
+    stay += tuple(open_credits)
     left = [key for rows in bank.rows.values() for key in rows if not key.startswith(stay)]
     expect(not left, f"never forgotten: {left}")
     check_fold(bank)

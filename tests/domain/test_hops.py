@@ -10,8 +10,21 @@ import pytest
 
 from domain.currency import RateSource, SetRates
 from domain.payment import RailOutcome
+from domain.reconciliation import PaymentBooked
 from domain.saga import Rail, Terms, TransactionCreated, TransactionType
-from tests.domain.scenario import FINAL, Scenario, bank, deposit, opening, transfer, withdrawal
+from tests.domain.scenario import (
+    FINAL,
+    IBAN,
+    Scenario,
+    bank,
+    deposit,
+    method,
+    opening,
+    pay_in,
+    refund,
+    transfer,
+    withdrawal,
+)
 from tests.domain.test_reversals import undoing
 
 if TYPE_CHECKING:
@@ -110,6 +123,35 @@ def not_granted(town: Scenario) -> None:
     undone(town, transfer(5, transaction_id="t0"), amount_minor=6)
 
 
+def charged(town: Scenario) -> None:
+    town.send(method(), "payment").run()
+    town.handled.clear()
+    town.send(pay_in(5))
+
+
+def charge_declined(town: Scenario) -> None:
+    town.rail = lambda _: [RailOutcome.DECLINED]
+    charged(town)
+
+
+def charge_undone(town: Scenario) -> None:
+    town.freeze("bob").run()
+    charged(town)
+
+
+def refunded_by_order(town: Scenario) -> None:
+    town.send(method(), "payment").run()
+    town.send(pay_in(5, transaction_id="t0")).run()
+    town.handled.clear()
+    town.send(refund(5, "t1", terms=Terms(original_transaction_id="t0")))
+
+
+def paid_to_iban(town: Scenario) -> None:
+    town.send(method("u-ada.iban", **IBAN), "payment").run()
+    town.handled.clear()
+    town.send(withdrawal(5, terms=Terms(payment_method_id="u-ada.iban")))
+
+
 PATHS: dict[str, Callable[[Scenario], None]] = {
     "transfer, book": book,
     "transfer, rail": rail,
@@ -126,11 +168,16 @@ PATHS: dict[str, Callable[[Scenario], None]] = {
     "reversal, refund": reversed_,
     "reversal of a deposit": reversed_deposit,
     "reversal, not granted": not_granted,
+    "charge": charged,
+    "charge: the card is declined": charge_declined,
+    "charge: credit refused, refunded": charge_undone,
+    "refund of a charge": refunded_by_order,
+    "withdrawal to an IBAN": paid_to_iban,
 }
 
 
 def counted(path: str) -> tuple[int, int]:
-    """Messages handled until the transaction's end is said, and in all; notification left out."""
+    """Messages handled until the transaction's end is said, and in all; what is relayed left out."""
     town = bank()
     PATHS[path](town)
     until = 0
@@ -144,7 +191,8 @@ def counted(path: str) -> tuple[int, int]:
 
 
 def saga_messages(town: Scenario) -> int:
-    return sum(1 for service, _ in town.handled if service != "notification")
+    beside = ("notification", PaymentBooked)
+    return sum(1 for service, kind in town.handled if not {service, kind} & {*beside})
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -13,6 +13,7 @@ from domain import account, currency, payment, risk, transaction
 from domain.decider import Decider, Rows
 from domain.holds import HoldExpired, HoldStatus, captured_hold, hold_key
 from domain.payment import RailAnswered, RailOutcome
+from domain.reconciliation import PaymentBooked
 from domain.saga import (
     AccountCredited,
     AccountDebited,
@@ -20,10 +21,12 @@ from domain.saga import (
     CreditRefused,
     DebitRefused,
     Reason,
+    RefundFailed,
     RiskApproved,
     TransactionCancelled,
     TransactionCreated,
     TransactionFailed,
+    TransactionType,
 )
 from domain.services import DECIDERS
 from tests.domain.simulator import run
@@ -156,6 +159,34 @@ def never_asks_again(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
     return () if isinstance(message, payment.Tick) else payment.decide(rows, message, at_ms)
 
 
+def reserves_what_is_reserved(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, RiskApproved) and message.order.type is TransactionType.REFUND:
+        key = payment.payment_key(payment.original_of(message.order))
+        if key in rows:
+            free = {"refunding_minor": 0, "refunded_minor": 0}
+            rows = {**dict(rows.items()), key: replace(rows[key], **free)}
+    return payment.decide(rows, message, at_ms)
+
+
+def keeps_a_refused_refund_reserved(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    return () if isinstance(message, DebitRefused) else payment.decide(rows, message, at_ms)
+
+
+def keeps_a_declined_refund(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, RefundFailed) and message.order.type is TransactionType.REFUND:
+        return ()
+    return account.decide(rows, message, at_ms)
+
+
+def books_in_its_own_sense(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    return [
+        replace(event, amount_minor=abs(event.amount_minor))
+        if isinstance(event, PaymentBooked)
+        else event
+        for event in payment.decide(rows, message, at_ms)
+    ]
+
+
 def never_frees_the_limit(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
     return () if isinstance(message, TransactionFailed) else risk.decide(rows, message, at_ms)
 
@@ -242,6 +273,10 @@ CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
     "a failed reversal keeps its grant": ("transaction", {"decide": never_takes_back_a_grant}),
     "a fee is not put back": ("account", {"decide": keeps_the_fee_of_what_it_puts_back}),
     "the daily limit overlooks fees": ("risk", {"evolve": reserves_without_the_fee}),
+    "more is refunded than was captured": ("payment", {"decide": reserves_what_is_reserved}),
+    "a refused refund stays reserved": ("payment", {"decide": keeps_a_refused_refund_reserved}),
+    "a declined refund is not put back": ("account", {"decide": keeps_a_declined_refund}),
+    "what goes out is booked as in": ("payment", {"decide": books_in_its_own_sense}),
     "a failed order keeps its share of the limit": ("risk", {"decide": never_frees_the_limit}),
     "an exchange gets two rates": ("currency", {"decide": fixes_again}),
     "a quote is not used up": ("currency", {"evolve": never_uses_up}),

@@ -76,15 +76,17 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
         "STREAMBANK_RATES_URL": f"http://127.0.0.1:{rates_port}/rates.xml",  # nobody is there
         "STREAMBANK_RAIL_URL": f"http://127.0.0.1:{rail_port}",
         "STREAMBANK_JWT_SECRET": SECRET,
+        "STREAMBANK_PROVIDER_SECRET": SECRET,
         "STREAMBANK_ADMIN_PASSWORD": PASSWORD,
         "STREAMBANK_STATE_DIR": str(directory / "state"),
         **more,
     }
     (directory / "state").mkdir(exist_ok=True)
     _once(environment, "topics", "apply")
-    rail = [sys.executable, "-m", "deploy.local.rail", "--port", str(rail_port)]
+    rail = [sys.executable, "-m", "deploy.local.provider", "--port", str(rail_port)]
+    notices = f"http://127.0.0.1:{gateway_port}/api/payments/webhooks/sandbox"
     commands = {
-        "rail": ([*rail, "--file", str(directory / "rail.jsonl")], rail_port),
+        "rail": ([*rail, "--file", str(directory / "rail.jsonl"), "--notify", notices], rail_port),
         "worker": ([*PIPELINE, "worker", "all"], ops_port),
         "gateway": ([*PIPELINE, "gateway"], gateway_port),
     }

@@ -30,6 +30,7 @@ OPEN = {  # what the contract lets anyone ask
     "GET /docs",
     "GET /docs/{asset}",
     "GET /api/openapi.json",
+    "POST /api/payments/webhooks/{provider}",  # signed, not with a token
 }
 
 

@@ -133,7 +133,7 @@ class Installation:
 
     @contextmanager
     def rail(self) -> Iterator[None]:
-        command = [sys.executable, "-m", "deploy.local.rail", "--port", str(self.rail_port)]
+        command = [sys.executable, "-m", "deploy.local.provider", "--port", str(self.rail_port)]
         process = subprocess.Popen(command, cwd=ROOT)
         try:
             yield

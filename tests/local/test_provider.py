@@ -1,4 +1,4 @@
-"""The payment rail of development: each row of its table, and one key acted on once."""
+"""The payment provider of development: each row of its table, and one key acted on once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from deploy.local.rail import ERRORS, application
+from deploy.local.notices import signature
+from deploy.local.provider import ERRORS, application
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -119,3 +121,68 @@ async def test_a_restarted_rail_knows_what_it_did(tmp_path: Path) -> None:
     async with TestClient(TestServer(application(file))) as client:
         assert (await client.get("/payments/p2")).status == 200
         assert (await client.get("/payments/half")).status == 404
+
+
+async def test_a_card_decides_what_happens_to_it(client: Client) -> None:
+    asked = {"type": "card", "number": "4000000000000002"}
+    async with client.post("/tokens", json=asked) as response:
+        token = (await response.json())["token"]
+    assert asked["number"] not in token
+    body = {"payment_id": "p1", "amount": 100, "currency": "EUR", "method": token}
+    headers = {"Idempotency-Key": "p1"}
+    async with client.post("/payments", json=body, headers=headers) as response:
+        assert (await response.json())["status"] == "declined"
+
+
+async def test_one_key_is_one_token(client: Client) -> None:
+    made = []
+    for key in ("k1", "k1", "k2"):
+        asked = {"type": "iban", "iban": "DE89370400440532013000"}
+        async with client.post("/tokens", json=asked, headers={"Idempotency-Key": key}) as response:
+            made.append((await response.json())["token"])
+    assert made[0] == made[1] != made[2]
+    async with client.post("/tokens", json={"type": "card"}) as response:
+        assert response.status == 400
+
+
+async def test_it_is_out_of_order_for_a_while(client: Client) -> None:
+    await client.post("/settings", json={"errors": 2})
+    statuses = [(await ask(client, "/payments", 100))[0] for _ in range(3)]
+    assert statuses == [500, 500, 200]
+
+
+async def test_its_statement_has_what_moved_money(client: Client) -> None:
+    await ask(client, "/payments", 5000)
+    await ask(client, "/payments", 1013, "declined")
+    await ask(client, "/refunds", 2000, "r1")
+    async with client.get("/statement", params={"currency": "EUR"}) as response:
+        text = await response.text()
+    assert text.count("<Ntry>") == 2
+    assert "declined" not in text
+    async with client.get("/statement", params={"currency": "USD"}) as response:
+        assert (await response.text()).count("<Ntry>") == 0
+
+
+@pytest.mark.parametrize(("amount", "told"), [(100, 1), (172, 3), (173, 2), (174, 3), (175, 2)])
+async def test_its_notices_are_signed_and_come_as_the_table_says(amount: int, told: int) -> None:
+    heard: list[tuple[str, bytes]] = []
+    all_told = asyncio.Event()
+
+    async def hook(request: web.Request) -> web.Response:
+        heard.append((request.headers["Provider-Signature"], await request.read()))
+        if len(heard) == told:
+            all_told.set()
+        return web.Response(status=200)
+
+    receiver = web.Application()
+    receiver.router.add_post("/", hook)
+    async with TestServer(receiver) as server:
+        app = application(None, str(server.make_url("/")), "secret")
+        async with TestClient(TestServer(app)) as client:
+            await ask(client, "/payments", amount)
+            async with asyncio.timeout(10):
+                await all_told.wait()
+    at_s = int(heard[0][0].split(",")[0][2:])
+    forged = amount == 174
+    assert (heard[0][0] == signature("secret", heard[0][1], at_s)) is not forged
+    assert heard[-1][0].startswith("t=")

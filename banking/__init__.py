@@ -1,0 +1,1 @@
+"""What banks tell each other in files: statements in, instructions out. Knows nothing of services."""

@@ -1,0 +1,24 @@
+"""Amounts as people and files write them, into minor units and never through a float."""
+
+from __future__ import annotations
+
+import re
+
+from iso4217 import Currency
+
+DECIMAL = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,5})?")
+EXPONENTS: dict[str, int] = {one.code: one.exponent for one in Currency if one.exponent is not None}
+
+
+def minor_of(text: str, currency: str) -> int:
+    """10.50, EUR → 1050. Raises ValueError for what is no amount of this currency."""
+    exponent = EXPONENTS.get(currency)
+    if exponent is None:
+        raise ValueError(f"{currency[:10]!r} is no ISO 4217 currency")
+    if not DECIMAL.fullmatch(text):
+        raise ValueError(f"{text[:30]!r} is no decimal amount")
+    whole, _, rest = text.lstrip("+-").partition(".")
+    if len(rest.rstrip("0")) > exponent:
+        raise ValueError(f"{text[:30]!r} has more decimals than {currency}")
+    minor: int = int(whole) * 10**exponent + int(rest[:exponent].ljust(exponent, "0") or "0")
+    return -minor if text.startswith("-") else minor

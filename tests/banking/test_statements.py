@@ -1,0 +1,140 @@
+"""Statements of a provider, read: what is in them, and what is wrong with those that can't be used."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from banking import camt053, csv_statement
+from banking.amounts import minor_of
+from banking.statement import StatementEntry, Unreadable
+
+HEAD = (
+    '<?xml version="1.0"?>\n'
+    '<Document xmlns="urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"><BkToCstmrStmt>'
+    "<GrpHdr><MsgId>m</MsgId></GrpHdr>\n<Stmt><Id>1</Id><Acct><Ccy>EUR</Ccy></Acct>\n"
+)
+TAIL = "</Stmt></BkToCstmrStmt></Document>"
+
+
+def entry(
+    amount: str = "10.50", direction: str = "CRDT", currency: str = "EUR", more: str = ""
+) -> str:
+    return (
+        f'<Ntry><Amt Ccy="{currency}">{amount}</Amt><CdtDbtInd>{direction}</CdtDbtInd>'
+        "<Sts><Cd>BOOK</Cd></Sts><BookgDt><Dt>2026-09-21</Dt></BookgDt>"
+        "<AcctSvcrRef>ref-1</AcctSvcrRef><NtryDtls><TxDtls><Refs><EndToEndId>e1</EndToEndId></Refs>"
+        f"</TxDtls></NtryDtls>{more}</Ntry>\n"
+    )
+
+
+def camt(*entries: str) -> bytes:
+    return (HEAD + "".join(entries) + TAIL).encode()
+
+
+def test_a_camt_statement() -> None:
+    told = camt053.read(camt(entry(), entry("7", "DBIT")))
+    assert (told.day, told.currency) == ("2026-09-21", "EUR")
+    first, second = told.entries
+    assert first == StatementEntry(end_to_end_id="e1", reference="ref-1", amount_minor=1050, line=4)
+    assert (second.amount_minor, second.line) == (-700, 5)
+
+
+def test_a_reversal_goes_the_other_way_and_what_is_pending_is_left_out() -> None:
+    pending = entry().replace("BOOK", "PDNG")
+    told = camt053.read(camt(entry(more="<RvslInd>true</RvslInd>"), pending))
+    assert [one.amount_minor for one in told.entries] == [-1050]
+
+
+def test_a_day_without_entries_is_told_by_its_balance() -> None:
+    balance = "<Bal><Dt><Dt>2026-09-21</Dt></Dt></Bal>"
+    assert camt053.read(camt(balance)).entries == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "what"),
+    [
+        (b"", 1, "not well-formed"),
+        (b"<Document>", 1, "no camt.053"),
+        (camt(entry())[:-20], 5, "not well-formed"),
+        (b'<!DOCTYPE d [<!ENTITY a "b">]><d>&a;</d>', 1, "document type"),
+        (b'<?xml-stylesheet href="x"?><d/>', 1, "processing instruction"),
+        (HEAD.replace("camt.053", "camt.054").encode(), 2, "no camt.053"),
+        (camt(entry("1,50")), 4, "no decimal amount"),
+        (camt(entry("1.505")), 4, "more decimals"),
+        (camt(entry("-1.50")), 4, "below zero"),
+        (camt(entry(currency="EURO")), 4, "no ISO 4217"),
+        (camt(entry(), entry(direction="XXXX")), 5, "neither CRDT nor DBIT"),
+        (camt(entry().replace("<CdtDbtInd>CRDT</CdtDbtInd>", "")), 4, "no direction"),
+        (camt(entry(more="<AcctSvcrRef>x</AcctSvcrRef>")), 4, "stands twice"),
+        (camt(entry(more="<NtryDtls><TxDtls/></NtryDtls>")), 4, "several transactions"),
+        (camt(entry(), entry(currency="USD")), 0, "2 currencies"),
+        (camt(entry(), entry().replace("09-21", "09-22")), 0, "2 days"),
+        (camt(entry().replace("2026-09-21", "yesterday")), 4, "no day"),
+        (camt("</Stmt><Stmt>"), 4, "more than one statement"),
+        (camt("<a>" * 40 + "</a>" * 40), 4, "deep"),
+        (camt(f"<a>{'x' * 1001}</a>"), 4, "characters"),
+        (camt(*[entry()] * 2001), 2004, "more than 2000 entries"),
+        (b'<Document xmlns="urn:iso:std:iso:20022:tech:xsd:camt.053.001.02"/>', 0, "no statement"),
+    ],
+)
+def test_a_broken_camt_statement(data: bytes, line: int, what: str) -> None:
+    with pytest.raises(Unreadable, match=what) as caught:
+        camt053.read(data)
+    assert caught.value.line == line
+
+
+CSV = "booked_on,end_to_end_id,reference,amount,currency\n"
+
+
+def test_a_csv_statement() -> None:
+    told = csv_statement.read(
+        (CSV + "2026-09-21,e1,ref-1,-10.50,EUR\n2026-09-21,e2,ref-2,3,EUR\n").encode()
+    )
+    assert [(one.end_to_end_id, one.amount_minor, one.line) for one in told.entries] == [
+        ("e1", -1050, 2),
+        ("e2", 300, 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ("", 1, "columns"),
+        ("a,b\n", 1, "columns"),
+        (CSV, 0, "one day"),
+        (CSV + "2026-09-21,e1,ref-1,ten,EUR\n", 2, "no decimal amount"),
+        (CSV + "\n2026-09-21,e1,ref-1,1,EUR,x\n", 3, "6 columns"),
+        (CSV + "21.9.,e1,ref-1,1,EUR\n", 2, "no day"),
+        (CSV + f"2026-09-21,{'e' * 201},ref-1,1,EUR\n", 2, "characters"),
+        (CSV + "2026-09-21,e1,ref-1,1,EUR\n2026-09-21,e1,ref-1,1,USD\n", 0, "one currency"),
+        (CSV + '2026-09-21,"e1\n', 2, "no CSV"),
+        (CSV + "2026-09-21,e1,ref-1,1,EUR\n" * 2001, 2002, "more than 2000"),
+    ],
+)
+def test_a_broken_csv_statement(text: str, line: int, what: str) -> None:
+    with pytest.raises(Unreadable, match=what) as caught:
+        csv_statement.read(text.encode())
+    assert caught.value.line == line
+
+
+def test_csv_that_is_no_text() -> None:
+    with pytest.raises(Unreadable, match="UTF-8") as caught:
+        csv_statement.read(CSV.encode() + b"\xff")
+    assert caught.value.line == 2
+
+
+@given(st.binary(max_size=400))
+def test_garbage_is_one_sentence(data: bytes) -> None:
+    for read in (camt053.read, csv_statement.read):
+        with pytest.raises(Unreadable):
+            read(data)
+
+
+@given(st.integers(-(10**12), 10**12), st.sampled_from(["EUR", "JPY", "BHD"]))
+def test_an_amount_is_read_as_it_was_written(minor: int, currency: str) -> None:
+    exponent = {"EUR": 2, "JPY": 0, "BHD": 3}[currency]
+    digits = str(abs(minor)).rjust(exponent + 1, "0")
+    text = f"{digits[:-exponent]}.{digits[-exponent:]}" if exponent else digits
+    assert minor_of(f"{'-' if minor < 0 else ''}{text}", currency) == minor
