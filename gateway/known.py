@@ -23,12 +23,20 @@ from domain.credentials import EmailConfirmed
 from domain.currency import QuoteIssued, RatesSet
 from domain.holds import HoldExpired, HoldPlaced, HoldVoided
 from domain.kyc import KycLevelSet, KycRejected, KycSubmitted
+from domain.payment import PaymentCredited, RefundWithdrawn
 from domain.risk import ReviewDecided
 from domain.saga import (
     AccountCredited,
     AccountDebited,
     DebitReversed,
+    PaymentFailed,
+    PaymentProcessed,
+    PaymentRequested,
     RateFixed,
+    RefundFailed,
+    RefundProcessed,
+    RefundRequested,
+    RefundReserved,
     TransactionCancelled,
     TransactionCompleted,
     TransactionCreated,
@@ -74,6 +82,15 @@ CHANGING = frozenset(
         RatesSet,
         QuoteIssued,
         RateFixed,
+        PaymentRequested,
+        PaymentProcessed,
+        PaymentFailed,
+        PaymentCredited,
+        RefundReserved,
+        RefundWithdrawn,
+        RefundRequested,
+        RefundProcessed,
+        RefundFailed,
     }
 )
 

@@ -42,7 +42,9 @@ PAYMENTS, METHODS, STATEMENTS = (
 )
 # which store answers first; any other question is MongoDB's
 MYSQL_FIRST = frozenset({"users", "accounts", "entries"})
-TABLES_FIRST = frozenset({"reviews", "blacklist", "holds", "rates"})
+TABLES_FIRST = frozenset(
+    {"reviews", "blacklist", "holds", "rates", "payment_methods", "statements"}
+)
 TABLES = "tables"
 ANSWER_S = 1.0  # of a store; it goes on for its breaker's sake, but nobody waits
 SILENT_S = 1.0  # for which a store that did not answer is asked last
