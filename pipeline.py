@@ -124,6 +124,14 @@ RUNNABLE = (*SERVICES, PERFORM, RELAY, OBSERVE, *PROJECTIONS)
 ALL, PROJECTORS = (*SERVICES, PERFORM, RELAY, OBSERVE), "projections"
 COMMAND_LINE = "command line"  # who orders what is ordered here
 RATES_WAIT_S = 10.0
+# off the money path: nobody's money waits for them, so they run at a lower priority where they can
+BESIDE = tuple(
+    name
+    for name in ALL
+    if name in ("notification", "audit", "analytics", "settlement", "reporting", RELAY, OBSERVE)
+)
+MONEY = tuple(name for name in ALL if name not in BESIDE)
+GROUPS = {"money": MONEY, "beside": BESIDE}
 BROKER_S = 5.0  # for the broker's first answer
 # nobody waits for them: fewer, larger transactions
 GATHER_S = {RELAY: 0.2, "notification": 0.2, OBSERVE: 0.5, "audit": 0.2, "analytics": 0.2}
@@ -244,7 +252,9 @@ def _fail(sentence: str) -> int:
 def worker(settings: Settings, options: argparse.Namespace) -> int:
     there = named(settings)
     possible = [name for name, store in PROJECTIONS.items() if store in there]
-    asked = [name for name in options.services if name != PROJECTORS]
+    asked = [
+        one for name in options.services if name != PROJECTORS for one in GROUPS.get(name, (name,))
+    ]
     if unset := [name for name in asked if name in PROJECTIONS and name not in possible]:
         raise CannotStart(_not_configured(PROJECTIONS[unset[0]]))
     chosen = set(_chosen(asked, RUNNABLE, ALL))
@@ -258,6 +268,8 @@ def worker(settings: Settings, options: argparse.Namespace) -> int:
     logs.configure("+".join(names) if len(names) < 3 else "worker", settings.log_level)
     _reach_broker(settings)
     topics_apply.check(settings.kafka, installation(settings))
+    if set(names) <= set(BESIDE):
+        os.nice(settings.beside_nice)
     uvloop.run(_run(settings, names))
     return 0
 
@@ -761,7 +773,10 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add_worker = add("worker", worker, "run services in this process until SIGTERM")
-    groups = f"{known}; all: {', '.join(ALL)}; projections: those of each configured store"
+    groups = (
+        f"{known}; all: {', '.join(ALL)}; money: those that move it; beside: the rest of all; "
+        "projections: those of each configured store"
+    )
     add_worker.add_argument("services", nargs="+", metavar="SERVICE", help=groups)
     add_worker.add_argument("--ops-port", type=int, help="port of the ops server")
 

@@ -97,6 +97,9 @@ class Settings:
     transaction_timeout_s: float = _setting(
         10.0, "longest time that a dead worker's open transaction holds back others"
     )
+    beside_nice: int = _setting(
+        5, "by how much `worker beside`, the services off the money path, gives way (nice)"
+    )
     ops_host: str = _setting("127.0.0.1", "interface of a worker's ops server")
     ops_port: int = _setting(3001, "its port: health, metrics, table reads")
     ops_address: str = _setting(
@@ -187,6 +190,7 @@ class Settings:
     projector_port: int = _setting(
         3013, "local stack: ops port of the process that fills its stores"
     )
+    beside_port: int = _setting(3019, "local stack: ops port of the services off the money path")
     local_stores: str = _setting(
         "all",
         "local stack: starts those stores whose URL is not set",

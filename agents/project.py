@@ -380,6 +380,7 @@ class Project:
         counted = Counted(kind for kind, _ in piece.batch.changes)
         counted[catalog.EVENTS] = len(piece.batch.events)
         counted[catalog.ENTRIES] = len(piece.batch.entries)
+        counted[catalog.LINKS] = len(piece.batch.links)
         for name, count in counted.items():
             ROWS.labels(self.store.name, name).inc(count)
 
@@ -488,6 +489,9 @@ def _tell(codec: Codec, at: At, record: Any, batch: Batch) -> None:
     if value is None:
         raise Unreadable("no value")
     event = codec.decode(value)
+    if topic == catalog.AUDIT_LOG:
+        batch.links.extend(catalog.links(event))
+        return
     said = catalog.said(
         topic.removesuffix(".events"),
         event,

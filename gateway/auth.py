@@ -31,6 +31,7 @@ MONEY = frozenset({Role.OPERATOR, Role.SERVICE, Role.ADMIN})  # moves money on a
 FREEZERS = MONEY | {Role.COMPLIANCE}
 RISK_READS = frozenset({Role.COMPLIANCE, Role.SUPPORT, Role.ADMIN})
 RISK_WORD = frozenset({Role.COMPLIANCE, Role.ADMIN})
+AUDITORS = frozenset({Role.COMPLIANCE, Role.ADMIN})
 ANALYSTS = frozenset({Role.ANALYST, Role.ADMIN})
 ADMINS = frozenset({Role.ADMIN})
 

@@ -22,14 +22,19 @@ from travel.ledger import read_ledger
 from travel.moments import past
 from travel.replay import Replay
 from travel.snapshot import Source
-from travel.sql import Limits, Result, run
+from travel.sql import Limits, run
+from travel.sql import Result as Rows
+from travel.trail import exported, trail, verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import IO
 
     from gateway.queries import Row
     from settings import Settings
+    from travel.export import Asked
     from travel.ledger import Begin
+    from travel.trail import Result
 
 LOG = "log"  # the source of what is folded: see X-Read-Source
 AT_ONCE, WAITING = 2, 8
@@ -85,9 +90,28 @@ class Past:
         except (KafkaException, TimeoutError) as exc:
             raise state_unavailable("the log could not be read in time") from exc
 
-    async def query(self, sql: str, at_ms: int | None) -> Result:
+    async def query(self, sql: str, at_ms: int | None) -> Rows:
         """Raises travel's Refused and TooLarge."""
         return await self.aside(lambda: run(sql, at_ms, LIMITS))
+
+    async def trail(self, asked: Asked, seconds: float) -> list[Row]:
+        """Facts from the event topics. Raises TooLarge, TimeoutError, KafkaException."""
+        until_s = time.monotonic() + seconds
+        return await self.aside(lambda: trail(self._source(), asked, until_s))
+
+    async def verified(self, from_ms: int | None, seconds: float) -> Result:
+        """The chains of audit, computed again. Raises TimeoutError, KafkaException."""
+        until_s = time.monotonic() + seconds
+        return await self.aside(lambda: verified(self._source(), from_ms, until_s))
+
+    async def exported(self, asked: Asked, file: IO[bytes], limit: int, seconds: float) -> None:
+        """An export into a file. Raises Refused, TooLarge, TimeoutError, KafkaException."""
+        until_s, key = time.monotonic() + seconds, self._settings.audit_key
+
+        def write() -> None:
+            file.writelines(exported(self._source(), asked, key, limit, until_s))
+
+        await self.aside(write)
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Done beside the event loop, when it is its turn; 503 when too many wait."""

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel
 
 from domain.account import Status as AccountStatus
+from domain.analytics import Interval
 from domain.blacklist import BlacklistKind
 from domain.risk import ReviewStatus
 from domain.saga import TransactionType
@@ -19,7 +20,9 @@ from domain.user import Role
 from gateway import (
     accounts,
     analysts,
+    analytics,
     answers,
+    audit,
     auth,
     bulk,
     currency,
@@ -89,6 +92,12 @@ class Route:
 PAGE = {"limit": "items of one page, 1 to 200", "cursor": "where to go on: `next_cursor`"}
 FIELDS = {"fields": "members to answer, separated by commas"}
 AT = {"at": "as of this time (RFC 3339), which is over"}
+OF_AUDIT = {
+    "entity": "id of an aggregate: its history",
+    "actor": "user_id of who caused it",
+    "from": "RFC 3339",
+    "to": "RFC 3339, excluded",
+}
 OF_USER = {"user_id": "for staff: whose"}
 
 
@@ -546,6 +555,71 @@ ROUTES: tuple[Route, ...] = (
         roles=auth.ANALYSTS,
         body=models.SqlQuery,
         answers={200: answers.QueryResult},
+    ),
+    _get(
+        "/api/audit",
+        audit.trail,
+        "Who did what: facts of an entity or an actor, the oldest first",
+        audit.Facts,
+        roles=auth.AUDITORS,
+        query={**PAGE, **OF_AUDIT},
+        reads=True,
+    ),
+    _get(
+        "/api/audit/verify",
+        audit.verify,
+        "Compute the chains of hashes again, and name what does not fit",
+        audit.Verified,
+        roles=auth.AUDITORS,
+        query={"from": "trust what was before the last checkpoint before this time (RFC 3339)"},
+        reads=True,
+    ),
+    _get(
+        "/api/audit/export",
+        audit.export,
+        "Entries with their proof, NDJSON",
+        None,
+        roles=auth.AUDITORS,
+        query=OF_AUDIT,
+        streams=True,
+    ),
+    _get(
+        "/api/analytics/reports",
+        analytics.report,
+        "A metric over windows of time, grouped and filtered",
+        analytics.Report,
+        roles=auth.ANALYSTS,
+        query={
+            "metric": ", ".join(analytics.Metric),
+            "interval": "minute, hour (default) or day, UTC",
+            "from": "RFC 3339; 24 windows before `to` without it",
+            "to": "RFC 3339; now without it",
+            "group_by": "one or more of currency, type and user, separated by commas",
+            "currency": "ISO 4217 code",
+            "type": "of the transactions",
+            "user_id": "whose; by day alone",
+        },
+        choices={
+            "metric": tuple(analytics.Metric),
+            "interval": tuple(Interval),
+            "type": tuple(TransactionType),
+        },
+        reads=True,
+    ),
+    _get(
+        "/api/analytics/users/{user_id}",
+        analytics.behaviour,
+        "All that a user ever ordered, and when",
+        analytics.UserBehaviour,
+        roles=auth.ANALYSTS,
+    ),
+    _get(
+        "/api/analytics/stream",
+        analytics.stream,
+        "Server-sent events: the last minutes, as they change",
+        None,
+        roles=auth.ANALYSTS,
+        streams=True,
     ),
     _public("/subjects", documents.registry, "Subjects of the schema registry"),
     _public("/subjects/{subject}/versions", documents.registry, "Versions of a subject"),

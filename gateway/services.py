@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from gateway.analytics import Live
 from gateway.auth import Tokens
 from gateway.commands import Commands
 from gateway.idempotency import Idempotency
@@ -64,6 +65,7 @@ class Gateway:
         self.idempotency = Idempotency()
         self.owners = AccountOwners(self.reads)
         self.past = Past(settings)
+        self.live = Live(self.queries)
         self.readiness = Readiness(self)
         self.limiter: Limiter | None = None
         self.route_limiters: dict[str, Limiter] = {}

@@ -13,7 +13,7 @@ from agents.envelope import place
 from domain.decider import Overlay
 from domain.services import DECIDERS
 from stores import catalog
-from stores.catalog import ENTRIES, EVENTS, NAMES, json_of
+from stores.catalog import ENTRIES, EVENTS, LINKS, NAMES, json_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -91,7 +91,10 @@ def expected(
                         found[change.kind.name].pop(change.key, None)
                     else:
                         found[change.kind.name][change.key] = change.document
-                if is_public(record):
+                if decider.service == "audit":
+                    event = codec.decode(record.value or b"")
+                    found[LINKS].update({one.entry: json_of(one) for one in catalog.links(event)})
+                if is_public(record) and decider.service not in catalog.WATCHERS:
                     said, entries = folding.said(record)
                     found[EVENTS][said.event_id] = json_of(said)
                     found[ENTRIES].update({one.entry_id: json_of(one) for one in entries})

@@ -22,7 +22,7 @@ from agents.transact import Codec
 from domain.services import DECIDERS
 from proof.fold import Folding, events
 from proof.reader import Reader
-from stores.catalog import ENTRIES, EVENTS, KINDS, At, Batch, sources
+from stores.catalog import ENTRIES, EVENTS, KINDS, LINKS, At, Batch, sources
 from stores.rebuilding import Rebuilding
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Rebuild:
         started_s = time.monotonic()
         await self.store.begin_rebuild(name)
         positions = {at: await self._call(self._end, at) for at in self._sources(name)}
-        if name in (EVENTS, ENTRIES):
+        if name in (EVENTS, ENTRIES, LINKS):
             positions = dict.fromkeys(positions, 0)
         else:
             await self._fold(name, positions)

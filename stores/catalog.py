@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import orjson
 
 from domain.account import Account
+from domain.analytics import Window
+from domain.audit import EntriesChained, unpacked
 from domain.blacklist import Blacklisted
 from domain.currency import Quote, Rate
 from domain.holds import Hold
@@ -148,24 +150,39 @@ KINDS: tuple[Kind, ...] = (
         version=_once,
         home=lambda key: home_of(key.partition("/")[0]),
     ),
+    Kind(
+        name="analytics_events",
+        service="analytics",
+        row=Window,
+        prefix="window/",
+        removed=True,
+    ),
 )
 BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in KINDS}
 EVENTS = "events"  # in MySQL: audit_trail
 ENTRIES = "entries"
-NAMES = (*(kind.name for kind in KINDS), EVENTS, ENTRIES)
+LINKS = "audit_logs"  # of each event its place in its chain of hashes
+NAMES = (*(kind.name for kind in KINDS), EVENTS, ENTRIES, LINKS)
 
 CHANGELOGS: Mapping[str, tuple[Kind, ...]] = {
     changelog: tuple(kind for kind in KINDS if kind.changelog == changelog)
     for changelog in dict.fromkeys(kind.changelog for kind in KINDS)
 }
-FACTS: tuple[str, ...] = tuple(f"{service}.events" for service in DECIDERS)
-TOPICS: tuple[str, ...] = (*CHANGELOGS, *FACTS)
+# what audit and analytics say is how others' facts were watched, not what happened to anybody
+WATCHERS = frozenset({"audit", "analytics"})
+FACTS: tuple[str, ...] = tuple(
+    f"{service}.events" for service in DECIDERS if service not in WATCHERS
+)
+AUDIT_LOG = "audit.events"
+TOPICS: tuple[str, ...] = (*CHANGELOGS, *FACTS, AUDIT_LOG)
 
 
 def sources(name: str) -> Collection[str]:
     """The topics that one of NAMES is filled from."""
     if name in (EVENTS, ENTRIES):
         return FACTS
+    if name == LINKS:
+        return (AUDIT_LOG,)
     return [log for log, kinds in CHANGELOGS.items() if any(kind.name == name for kind in kinds)]
 
 
@@ -192,6 +209,8 @@ class Said:
     correlation_id: str | None
     causation_id: str | None
     trace_id: str | None
+    address: str | None  # of the client that gave the command
+    request_id: str | None  # of the request that it gave it in
     partition: int
     offset: int
     at_ms: int
@@ -217,6 +236,18 @@ class Entry:
         return f"{self.event_id}/{self.number:03d}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One entry of a chain of audit: the record at `offset` of `chain`, the `number`-th, from 0."""
+
+    entry: str  # <topic>-<partition>-<offset>: where the record lies
+    chain: str
+    offset: int
+    number: int
+    link: str  # SHA-256, hex
+    at_ms: int  # when it was chained
+
+
 @dataclass(slots=True)
 class Batch:
     """What records of one partition say, in their order; of each document its newest version."""
@@ -224,6 +255,7 @@ class Batch:
     changes: dict[tuple[str, str], Change] = field(default_factory=dict)  # by kind and key
     events: list[Said] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
 
     def add(self, change: Change) -> None:
         self.changes[change.kind.name, change.key] = change
@@ -312,6 +344,7 @@ def said(service: str, event: Any, headers: Mapping[str, bytes], place: tuple[in
     data = json_of(event)
     order = data.get("order") or data
     trace = _text(headers, "traceparent")
+    address, _, request_id = (_text(headers, "origin") or "").partition(" ")
     return Said(
         event_id=headers["ce_id"].decode(),
         service=service,
@@ -322,6 +355,8 @@ def said(service: str, event: Any, headers: Mapping[str, bytes], place: tuple[in
         correlation_id=_text(headers, "correlation_id"),
         causation_id=_text(headers, "causation_id"),
         trace_id=trace.split("-")[1] if trace and trace.count("-") == 3 else None,
+        address=address or None,
+        request_id=request_id or None,
         partition=partition,
         offset=offset,
         at_ms=event.at_ms,
@@ -346,6 +381,22 @@ def entries(event_id: str, event: Any) -> Iterator[Entry]:
             amount_minor=posting.amount_minor,
             balance_minor=balances.get(place),
             transaction_id=event.order.transaction_id,
+            at_ms=event.at_ms,
+        )
+
+
+def links(event: Any) -> Iterator[Link]:
+    """The links that an event of audit says; none of any other."""
+    if not isinstance(event, EntriesChained):
+        return
+    hashes = unpacked(event.links)
+    for number, (offset, link) in enumerate(zip(event.offsets, hashes, strict=True), event.first):
+        yield Link(
+            entry=f"{event.chain}-{offset}",
+            chain=event.chain,
+            offset=offset,
+            number=number,
+            link=link.hex(),
             at_ms=event.at_ms,
         )
 

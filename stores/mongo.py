@@ -22,9 +22,11 @@ from stores.catalog import (
     ENTRIES,
     EVENTS,
     KINDS,
+    LINKS,
     NAMES,
     Change,
     Entry,
+    Link,
     OtherSchema,
     Overtaken,
     Said,
@@ -43,6 +45,7 @@ from stores.mongo_lists import (
     RATES,
     REVIEWS,
     TRANSACTIONS,
+    WINDOWS,
     Listing,
     indexes,
 )
@@ -64,6 +67,7 @@ CANNOT = frozenset({2, 9, 59, 115, 238})  # BadValue … NotImplemented: what it
 WORDS = 10  # of a search; the rest is not looked at
 SAID_FIELDS = tuple(field.name for field in fields(Said))
 ENTRY_FIELDS = tuple(field.name for field in fields(Entry))
+LINK_FIELDS = tuple(field.name for field in fields(Link))
 
 
 class NewerDatabase(OtherSchema):
@@ -96,6 +100,7 @@ class MongoDB:
             await self._change(kind.name, batch.of(kind), following)
         await self._add(EVENTS, _said(batch.events))
         await self._add(ENTRIES, _entries(batch.entries))
+        await self._add(LINKS, _links(batch.links))
         await self._move(at, expected, following, turn)
 
     async def check(self) -> None:
@@ -150,6 +155,8 @@ class MongoDB:
             await self._add(_side(name), _said(batch.events))
         elif name == ENTRIES:
             await self._add(_side(name), _entries(batch.entries))
+        elif name == LINKS:
+            await self._add(_side(name), _links(batch.links))
         else:
             changes = [change for change in batch.changes.values() if change.kind.name == name]
             await self._change(_side(name), changes, following)
@@ -210,6 +217,15 @@ class MongoDB:
 
     async def events(self, wanted: Wanted, after: Place | None, limit: int) -> Page:
         return await self._page(SAID, wanted, after, limit)
+
+    async def links(self, entries: Collection[str]) -> Mapping[str, str]:
+        found = (
+            await self._ask(LINKS, {"_id": {"$in": [*entries]}}, len(entries)) if entries else []
+        )
+        return {row["_id"]: row["link"] for row in found}
+
+    async def windows(self, wanted: Wanted, after: Place | None, limit: int) -> Page:
+        return await self._page(WINDOWS, wanted, after, limit)
 
     async def search_users(self, text: str, limit: int) -> Sequence[Document]:
         return await self._search("users", text, {}, limit)
@@ -452,6 +468,10 @@ def _entries(entries: Sequence[Entry]) -> list[Stored]:
         }
         for entry in entries
     ]
+
+
+def _links(links: Sequence[Link]) -> list[Stored]:
+    return [{"_id": one.entry, **{n: getattr(one, n) for n in LINK_FIELDS}} for one in links]
 
 
 def _sliced(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

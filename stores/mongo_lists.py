@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymongo import ASCENDING, DESCENDING, TEXT, IndexModel
 
-from stores.catalog import ENTRIES, EVENTS, KINDS
+from stores.catalog import ENTRIES, EVENTS, KINDS, LINKS
 from stores.mongo_form import ACCOUNTS, GONE
 from stores.mongo_form import field as named
 
@@ -142,7 +142,9 @@ FACTS = Listing(
         "type": "type",
         "actor_id": "actor_id",
     },
+    by_time=True,
 )
+WINDOWS = Listing(collection="analytics_events", time="start_ms", leads={"type": "interval"})
 RATES = Listing(collection="rates", time="at_ms", by_time=True)
 RATE_HISTORY = Listing(
     collection="rate_history", time="at_ms", newest_first=True, leads={"pair": "pair"}
@@ -170,9 +172,10 @@ def _words(*paths: str) -> IndexModel:
 
 def _first() -> dict[str, list[IndexModel]]:
     made = {listing.collection: listing.indexes() for listing in LISTINGS}
+    made[EVENTS].pop()  # came later
     made["users"] = [_words("name", "email")]
     made["transactions"].append(_words("description", "reference"))
-    for name in REMOVED:
+    for name in REMOVED - {"analytics_events"}:
         made[name].append(IndexModel([(GONE, ASCENDING)], expireAfterSeconds=DELETED_S))
     return made
 
@@ -181,6 +184,14 @@ def _first() -> dict[str, list[IndexModel]]:
 MIGRATIONS: tuple[Mapping[str, Sequence[IndexModel]], ...] = (
     _first(),
     {listing.collection: listing.indexes() for listing in (RATES, RATE_HISTORY)},
+    {
+        EVENTS: FACTS.indexes()[-1:],
+        "analytics_events": [
+            *WINDOWS.indexes(),
+            IndexModel([(GONE, ASCENDING)], expireAfterSeconds=DELETED_S),
+        ],
+        LINKS: [IndexModel([("chain", ASCENDING), ("number", ASCENDING)])],
+    },
 )
 
 

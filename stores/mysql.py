@@ -17,6 +17,7 @@ from stores.catalog import (
     ENTRIES,
     EVENTS,
     KINDS,
+    LINKS,
     NAMES,
     Overtaken,
     Unavailable,
@@ -32,6 +33,7 @@ from stores.mysql_lists import (
     RATES,
     REVIEWS,
     TRANSACTIONS,
+    WINDOWS,
     Listing,
     Query,
     page,
@@ -53,7 +55,7 @@ from stores.questions import Page, Wanted
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 
-    from stores.catalog import At, Batch, Change, Document, Entry, Kind, Said
+    from stores.catalog import At, Batch, Change, Document, Entry, Kind, Link, Said
     from stores.questions import Place
 
 CHUNK = 500  # rows of a page of a scan
@@ -105,6 +107,7 @@ class MySQL:
                 await _change(cursor, kind.name, "", batch.of(kind), following)
             await _add(cursor, EVENTS, "", _said(batch))
             await _add(cursor, ENTRIES, "", _entries(batch))
+            await _add(cursor, LINKS, "", _links(batch))
 
         try:
             await self.pool.write(written)
@@ -153,6 +156,8 @@ class MySQL:
                 await _add(cursor, EVENTS, SIDE, _said(batch))
             elif name == ENTRIES:
                 await _add(cursor, ENTRIES, SIDE, _entries(batch))
+            elif name == LINKS:
+                await _add(cursor, LINKS, SIDE, _links(batch))
             else:
                 changes = [one for one in batch.changes.values() if one.kind.name == name]
                 await _change(cursor, name, SIDE, changes, following)
@@ -253,6 +258,16 @@ class MySQL:
     async def events(self, wanted: Wanted, after: Place | None, limit: int) -> Page:
         return await self._page(SAID, wanted, after, limit)
 
+    async def links(self, entries: Collection[str]) -> Mapping[str, str]:
+        if not entries:
+            return {}
+        places = ", ".join(["%s"] * len(entries))
+        sql = f"SELECT t.entry, t.link FROM {LINKS} t WHERE t.entry IN ({places})"
+        return dict(await self._rows(Query(sql, tuple(entries))))
+
+    async def windows(self, wanted: Wanted, after: Place | None, limit: int) -> Page:
+        return await self._page(WINDOWS, wanted, after, limit)
+
     async def search_users(self, text: str, limit: int) -> Sequence[Document]:
         table = TABLES["users"]
         return await self._found(table, search(table, ("name", "email"), text, limit))
@@ -342,5 +357,9 @@ def _entries(batch: Batch) -> list[tuple[str, Mapping[str, Any]]]:
     return [(entry.entry_id, _fields(entry)) for entry in batch.entries]
 
 
-def _fields(found: Said | Entry) -> Mapping[str, Any]:
+def _links(batch: Batch) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(link.entry, _fields(link)) for link in batch.links]
+
+
+def _fields(found: Said | Entry | Link) -> Mapping[str, Any]:
     return {name: getattr(found, name) for name in found.__slots__}

@@ -119,6 +119,11 @@ POSTINGS = Listing(
     },
     also={"account_id": "t.account = %s", "currency": "t.currency = %s"},
 )
+WINDOWS = Listing(
+    table=TABLES["analytics_events"],
+    time="start_ms",
+    leads={"type": (Lead("span", "in_span"),)},
+)
 FACTS = Listing(
     table=TABLES[EVENTS],
     time="at_ms",
@@ -129,6 +134,7 @@ FACTS = Listing(
         "type": (Lead("type", "of_type"),),
     },
     also={name: f"t.{name} = %s" for name in ("aggregate_id", "actor_id", "type")},
+    always="in_time",
 )
 
 

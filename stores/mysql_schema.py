@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DIRECTORY = Path(__file__).parent / "migrations"
 WAIT_S = 600  # for another program's steps
 NO_SUCH_TABLE = 1146
-COLUMN_IS_THERE = 1060  # a step that was cut off added it
+IS_THERE = frozenset({1060, 1061})  # a column or an index that a step that was cut off added
 STATE = (
     "CREATE TABLE IF NOT EXISTS migrations (number INT NOT NULL PRIMARY KEY,"
     " name VARCHAR(191) NOT NULL, applied_ms BIGINT NOT NULL)"
@@ -116,7 +116,7 @@ async def _take(cursor: Any, statement: str) -> None:
     try:
         await cursor.execute(statement)
     except pymysql.err.OperationalError as exc:
-        if exc.args[0] != COLUMN_IS_THERE:
+        if exc.args[0] not in IS_THERE:
             raise
 
 

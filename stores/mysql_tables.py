@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
-from stores.catalog import ENTRIES, EVENTS, KINDS, Entry, Said
+from stores.catalog import ENTRIES, EVENTS, KINDS, LINKS, Entry, Link, Said
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -317,6 +317,23 @@ TABLES: Mapping[str, Table] = {
             *_plain("transaction_id", "description", "reference", "request_hash", "expires_ms"),
             *_CHANGED,
         ),
+    ),
+    "analytics_events": Table(
+        name="analytics_events",
+        key="window_id",
+        columns=(
+            Column("span", ("interval",)),
+            *_plain("start_ms", "version"),
+            *_json("figures"),
+        ),
+    ),
+    LINKS: Table(
+        name=LINKS,
+        key="entry",
+        columns=tuple(
+            Column(_SAID_NAMES.get(field.name, field.name), (field.name,)) for field in fields(Link)
+        ),
+        revised=False,
     ),
     ENTRIES: Table(name="entries", key="entry_id", columns=_ENTRY, revised=False),
     EVENTS: Table(name="audit_trail", key="event_id", columns=_SAID, revised=False),

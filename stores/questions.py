@@ -84,6 +84,12 @@ class Questions(Protocol):
     async def events(self, wanted: Wanted, after: Place | None, limit: int) -> Page:
         """Facts by aggregate, transaction, type or actor, the oldest first; the fields of `catalog.Said`."""
 
+    async def links(self, entries: Collection[str]) -> Mapping[str, str]:
+        """The links of those entries of audit's chains that are there, hex, by where they lie."""
+
+    async def windows(self, wanted: Wanted, after: Place | None, limit: int) -> Page:
+        """Windows of analytics by interval (`type`) and their start, the oldest first."""
+
     async def search_users(self, text: str, limit: int) -> Sequence[Document]:
         """Users whose name or e-mail has these words, the best match first."""
 

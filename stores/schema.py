@@ -53,6 +53,10 @@ def _add_columns(found: list[Table], step: str) -> None:
     added = r"^ALTER TABLE (\w+) ADD COLUMN ([^;]+);(?: -- (.*))?$"
     for name, text, remark in re.findall(added, step, re.MULTILINE):
         by_name[name].columns.append(_column(text, remark))
+    for name, index, columns in re.findall(
+        r"^ALTER TABLE (\w+) ADD KEY (\w+) \((.+)\);$", step, re.MULTILINE
+    ):
+        by_name[name].indexes.append(f"`{index}`: {columns}")
 
 
 def _table(name: str, body: str) -> Table:

@@ -49,7 +49,17 @@ ALLOWED: dict[str, set[str]] = {
         "logs",
     },
     "proof": {"domain", "topics", "schemas", "streaming", "settings", "agents", "stores", "logs"},
-    "travel": {"domain", "topics", "schemas", "streaming", "settings", "agents", "proof", "logs"},
+    "travel": {
+        "domain",
+        "topics",
+        "schemas",
+        "streaming",
+        "settings",
+        "agents",
+        "proof",
+        "stores",
+        "logs",
+    },
     "gateway": {
         "banking",
         "domain",

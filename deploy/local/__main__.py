@@ -128,7 +128,7 @@ def status(places: Places) -> bool:
         print("starting or stopping")
         return False
     show(state)
-    urls = (f"{state['worker']}/readiness", f"{state['gateway']}/readiness")
+    urls = [f"{state[name]}/readiness" for name in ("worker", "beside", "gateway")]
     return all(found.values()) and all(answers(url) for url in urls)
 
 

@@ -86,8 +86,15 @@ class Stack:
         command += ["--notify", notices]
         self.rail = Part(self._child("rail", command), partial(answers, f"{self.rail_url}/health"))
         self.worker = Part(
-            self._child("worker", self._command("worker", "all")),
+            self._child("worker", self._command("worker", "money")),
             partial(answers, f"{self.worker_url}/readiness"),
+        )
+        self.beside = Part(
+            self._child(
+                "beside",
+                self._command("worker", "beside", "--ops-port", str(self.settings.beside_port)),
+            ),
+            partial(answers, f"{self.beside_url}/readiness"),
         )
         self.projector = Part(
             self._child(
@@ -105,7 +112,7 @@ class Stack:
         stores = [Part(store.child, store.answers) for store in self.stores.values()]
         self.needed = [*stores, self.rail]  # by worker and gateway
         projectors = [self.projector] if self._has_read_models() else []
-        self.services = [self.worker, *projectors, self.gateway]
+        self.services = [self.worker, self.beside, *projectors, self.gateway]
         self.parts = [*self.needed, *self.services]
 
     def _has_read_models(self) -> bool:
@@ -119,6 +126,10 @@ class Stack:
     @property
     def worker_url(self) -> str:
         return f"http://{reachable(self.settings.ops_host)}:{self.settings.ops_port}"
+
+    @property
+    def beside_url(self) -> str:
+        return f"http://{reachable(self.settings.ops_host)}:{self.settings.beside_port}"
 
     @property
     def projector_url(self) -> str:
@@ -204,6 +215,7 @@ class Stack:
             "KAFKA_PORT": (HOST, self.kafka.port()),
             "RAIL_PORT": (HOST, self.settings.rail_port),
             "OPS_PORT": (self.settings.ops_host, self.settings.ops_port),
+            "BESIDE_PORT": (self.settings.ops_host, self.settings.beside_port),
             "PROJECTOR_PORT": (self.settings.ops_host, self.settings.projector_port),
             "GATEWAY_PORT": (self.settings.gateway_host, self.settings.gateway_port),
         }
@@ -314,6 +326,7 @@ class Stack:
             "kafka": self.kafka.bootstrap,
             **{store.name: f"{HOST}:{store.port}" for store in self.stores.values()},
             "worker": self.worker_url,
+            "beside": self.beside_url,
             **({"projector": self.projector_url} if self.projector in self.services else {}),
             "rail": self.rail_url,
             "admin": str(self.places.admin),
@@ -357,7 +370,7 @@ def reachable(host: str) -> str:
     return HOST if host in ("0.0.0.0", "::", "") else host
 
 
-PROCESSES = ("gateway", "projector", "worker", "rail")  # those first that need the others
+PROCESSES = ("gateway", "projector", "beside", "worker", "rail")  # those first that need the others
 
 
 def end_leftovers(places: Places) -> None:

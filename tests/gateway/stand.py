@@ -42,10 +42,13 @@ SERVICES = (
     "transaction",
     "payment",
     "notification",
+    "audit",
+    "analytics",
     "risk",
     "currency",
     "perform",
     "relay",
+    "observe",
 )
 
 

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 FETCHED = {"kafka", "stores"}
 STAND_IN = ROOT / "tests" / "local" / "stand_in" / "pipeline.py"
-PORTS = ("KAFKA_PORT", "RAIL_PORT", "OPS_PORT", "PROJECTOR_PORT", "GATEWAY_PORT")
-PARTS = ("rail", "worker", "gateway")  # and, with stores, the projector
+PORTS = ("KAFKA_PORT", "RAIL_PORT", "OPS_PORT", "BESIDE_PORT", "PROJECTOR_PORT", "GATEWAY_PORT")
+PARTS = ("rail", "worker", "beside", "gateway")  # and, with stores, the projector
 NO_FILE = Path("/nonexistent")
 STORES = ("mariadb", "redis", "mongo")
 
@@ -252,7 +252,7 @@ def test_up_down_up_and_wipe(local: Local) -> None:
     assert code == 0
     assert all(f"{store:9} runs, pid" in shown for store in (*STORES, "projector"))
     ran = local.everything()
-    assert len(ran) == 9
+    assert len(ran) == 10
     admin = json.loads(local.places.admin.read_text())
     assert set(admin) == {"email", "password"}
     assert len(admin["password"]) >= 16
@@ -263,7 +263,7 @@ def test_up_down_up_and_wipe(local: Local) -> None:
     assert local.do("status")[0] == 1
     # those first that need the others
     stops = [line for line in local.trace() if line.startswith("stop")]
-    assert stops == ["stop gateway", "stop projector", "stop worker"]
+    assert stops == ["stop gateway", "stop projector", "stop beside", "stop worker"]
 
     assert local.do("up")[0] == 0
     assert json.loads(local.places.admin.read_text()) == admin
@@ -283,7 +283,7 @@ def test_the_end_of_run_stops_all(local: Local, number: signal.Signals) -> None:
     run = local.start("run")
     until(local.places.state.exists)
     ran = local.everything()
-    assert len(ran) == 5
+    assert len(ran) == 6
     run.send_signal(number)
     said, _ = run.communicate()
     assert run.returncode == 0, said

@@ -36,6 +36,7 @@ from tests.stores.things import (
     document,
     entry,
     fact,
+    links_and_windows,
     listed,
     names,
     rate,
@@ -687,3 +688,7 @@ async def test_the_pool_is_counted(db: MongoDB) -> None:
 
 def shown(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def test_links_and_windows(db: MongoDB) -> None:
+    await links_and_windows(db)

@@ -15,7 +15,9 @@ from stores.catalog import (
     ENTRIES,
     EVENTS,
     KINDS,
+    LINKS,
     Entry,
+    Link,
     Overtaken,
     Said,
     Unavailable,
@@ -35,6 +37,8 @@ from tests.stores.things import (
     batch,
     entry,
     fact,
+    link,
+    links_and_windows,
     listed,
     unlisted,
     user,
@@ -236,7 +240,7 @@ def test_each_field_of_a_row_has_a_column() -> None:
         there = {column.path[0] for column in TABLES[kind.name].columns}
         there |= {"balances", "overdraft_limits", "held"} if kind is ACCOUNTS else set()
         assert there == {field.name for field in fields(kind.row)}, kind.name
-    for name, row in ((ENTRIES, Entry), (EVENTS, Said)):
+    for name, row in ((ENTRIES, Entry), (EVENTS, Said), (LINKS, Link)):
         assert {c.path[0] for c in TABLES[name].columns} == {field.name for field in fields(row)}
 
 
@@ -268,3 +272,12 @@ async def test_nobody_writes_while_tables_are_exchanged(mariadb: MariaDB) -> Non
                 await store.write(LOG, 1, 2, batch(user("bob")))
         other.close()
         await store.write(LOG, 1, 2, batch(user("bob")))
+
+
+async def test_links_and_windows(mariadb: MariaDB) -> None:
+    async with fresh(mariadb) as store:
+        await links_and_windows(store)
+        await store.begin_rebuild("audit_logs")
+        await store.rebuild("audit_logs", 1, batch(link("account.events-0", 7)))
+        await store.swap("audit_logs", {})
+        assert [key async for key, _ in store.scan("audit_logs")] == ["account.events-0-7"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stores.catalog import BY_NAME, KINDS, Batch, Change, Entry, Said, json_of
+from domain.analytics import NOTHING, Interval, Window, start_of, window_key
+from stores.catalog import BY_NAME, KINDS, Batch, Change, Entry, Link, Said, change, json_of
+from stores.questions import Wanted
 from tests.domain.stories import NOON_MS, order
 
 if TYPE_CHECKING:
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
 
 USERS, ACCOUNTS, TRANSACTIONS, PAYMENTS, NOTIFICATIONS, REVIEWS, BLACKLIST = KINDS[:7]
 RATES, RATE_HISTORY, QUOTES = (BY_NAME[name] for name in ("rates", "rate_history", "quotes"))
+WINDOWS = BY_NAME["analytics_events"]
 
 
 def user(name: str, version: int = 1, /, **more: Any) -> Change:
@@ -104,6 +108,8 @@ def fact(event_id: str, at_ms: int = NOON_MS, **more: Any) -> Said:
         "correlation_id": None,
         "causation_id": None,
         "trace_id": None,
+        "address": None,
+        "request_id": None,
         "partition": 0,
         "offset": 0,
         "data": {},
@@ -124,7 +130,27 @@ def entry(event_id: str, number: int = 0, at_ms: int = NOON_MS, **more: Any) -> 
     return Entry(event_id=event_id, number=number, at_ms=at_ms, **fields)
 
 
-def batch(*things: Change | Said | Entry) -> Batch:
+def link(chain: str, offset: int, number: int = 0) -> Link:
+    return Link(
+        entry=f"{chain}-{offset}",
+        chain=chain,
+        offset=offset,
+        number=number,
+        link=f"{number:064x}",
+        at_ms=NOON_MS,
+    )
+
+
+def window(interval: Interval, start_ms: int, share: int = 0, version: int = 1) -> Change:
+    """A window with one transfer."""
+    figures = {"transfer/USD": replace(NOTHING, completed=version, volume_minor=2_000)}
+    row = Window(interval=interval, start_ms=start_ms, figures=figures, version=version)
+    found = change(WINDOWS, window_key(interval, start_ms, share), row)
+    assert found is not None
+    return found
+
+
+def batch(*things: Change | Said | Entry | Link) -> Batch:
     made = Batch()
     for thing in things:
         match thing:
@@ -134,8 +160,40 @@ def batch(*things: Change | Said | Entry) -> Batch:
                 made.events.append(thing)
             case Entry():
                 made.entries.append(thing)
+            case Link():
+                made.links.append(thing)
     return made
 
 
 def names(items: list[Document] | Any, field: str = "account_id") -> list[Any]:
     return [item[field] for item in items]
+
+
+async def links_and_windows(store: Any) -> None:
+    """What any store does with what audit and analytics make of facts."""
+    chain, log = ("audit.events", 0), ("analytics-table-changelog", 0)
+    await store.write(
+        chain, 0, 2, batch(link("account.events-0", 3), link("account.events-0", 5, 1))
+    )
+    await store.write(chain, 2, 3, batch(link("account.events-0", 5, 9)))  # told again, otherwise
+    asked = ["account.events-0-5", "account.events-0-3", "account.events-1-3"]
+    assert await store.links(asked) == {
+        "account.events-0-3": f"{0:064x}",
+        "account.events-0-5": f"{1:064x}",
+    }
+    assert await store.links([]) == {}
+    at = [start_of(NOON_MS, Interval.HOUR) + n * 60_000 for n in range(4)]
+    minutes = [window(Interval.MINUTE, one, share) for one in at for share in (0, 1)]
+    await store.write(log, 0, 9, batch(*minutes, window(Interval.HOUR, at[0])))
+    newer = window(Interval.MINUTE, at[1], 1, version=2)
+    gone = Change(kind=WINDOWS, key=minutes[0].key, version=0, document=None)
+    await store.write(log, 9, 11, batch(newer, gone))
+    wanted = Wanted(type="minute", from_ms=at[0], to_ms=at[2])
+    page = await store.windows(wanted, None, 2)
+    rest = await store.windows(wanted, page.following, 2)
+    assert [*page.items, *rest.items] == [
+        minutes[1].document,
+        minutes[2].document,
+        newer.document,
+    ]
+    assert rest.following is None

@@ -47,8 +47,11 @@ if __name__ == "__main__":
     if command == "worker" and sys.argv[2] == "projections":
         assert sys.argv[3:] == ["--ops-port", os.environ["STREAMBANK_PROJECTOR_PORT"]]
         serve("projector", "STREAMBANK_PROJECTOR_PORT")
+    elif command == "worker" and sys.argv[2] == "beside":
+        assert sys.argv[3:] == ["--ops-port", os.environ["STREAMBANK_BESIDE_PORT"]]
+        serve("beside", "STREAMBANK_BESIDE_PORT")
     elif command == "worker":
-        assert sys.argv[2:] == ["all"]
+        assert sys.argv[2:] == ["money"]
         assert os.environ["STREAMBANK_STATIC_MEMBERSHIP"] == "true"
         serve("worker", "STREAMBANK_OPS_PORT")
     elif command == "gateway":
