@@ -370,20 +370,29 @@ def scoring_keys(order: Order, client: Client | None) -> tuple[RowKey, ...]:
     )
 
 
+def judged(case: Case) -> tuple[Sequence[Finding], int, ScoreState]:
+    """What speaks against an order, its points, and what they lead to."""
+    found = findings(case)
+    score = score_of(found)
+    if score >= case.config.decline_from:
+        return found, score, ScoreState.DECLINED
+    if score >= case.config.review_from:
+        return found, score, ScoreState.IN_REVIEW
+    return found, score, ScoreState.APPROVED
+
+
 def _verdict(case: Case, rows: Rows, steps: tuple[Step, ...]) -> Sequence[Event]:
     """The decision, and now and then what it was decided from."""
     order, config, at_ms = case.order, case.config, case.at_ms
-    found = findings(case)
-    score = score_of(found)
+    found, score, state = judged(case)
     rules = tuple(finding.rule for finding in found)
     verdict: Verdict
-    if score >= config.decline_from:
+    if state is ScoreState.DECLINED:
         verdict = _declined(order, score, reason_of(found), rules, "risk", steps, at_ms)
-        state = ScoreState.DECLINED
-    elif score >= config.review_from:
-        verdict, state = _review(order, score, rules, steps, at_ms), ScoreState.IN_REVIEW
+    elif state is ScoreState.IN_REVIEW:
+        verdict = _review(order, score, rules, steps, at_ms)
     else:
-        verdict, state = _approved(order, score, "risk", steps, at_ms), ScoreState.APPROVED
+        verdict = _approved(order, score, "risk", steps, at_ms)
     told = score >= config.features_from or _is_sampled(order, config.features_ppm)
     if told and not order.privileged:
         return verdict, _extracted(case, found, score, state, risk_config.version_of(rows))

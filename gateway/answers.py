@@ -218,9 +218,11 @@ class Review(Shown):
 
 
 class Blacklisted(Shown):
-    kind: Literal["user", "account"]
+    kind: Literal["user", "account", "iban", "address", "country"]
     value: str
     note: str | None
+    listed: bool = Field(description="by itself; else because of its owner")
+    owner_id: str | None = Field(description="the blacklisted user whose account it is")
     added_at: str
 
 

@@ -30,6 +30,7 @@ STAFF_READS = frozenset({Role.SUPPORT, Role.OPERATOR, Role.COMPLIANCE, Role.SERV
 MONEY = frozenset({Role.OPERATOR, Role.SERVICE, Role.ADMIN})  # moves money on any account
 FREEZERS = MONEY | {Role.COMPLIANCE}
 RISK_READS = frozenset({Role.COMPLIANCE, Role.SUPPORT, Role.ADMIN})
+RISK_ASKS = RISK_READS | MONEY
 RISK_WORD = frozenset({Role.COMPLIANCE, Role.ADMIN})
 AUDITORS = frozenset({Role.COMPLIANCE, Role.ADMIN})
 ANALYSTS = frozenset({Role.ANALYST, Role.ADMIN})

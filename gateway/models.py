@@ -269,17 +269,6 @@ class ReviewDecision(Body):
     note: Note | None = None
 
 
-class BlacklistEntry(Body):
-    kind: Literal["user", "account"]
-    value: Id
-    note: Note | None = None
-
-
-class BlacklistRemoval(Body):
-    kind: Literal["user", "account"]
-    value: Id
-
-
 class SqlQuery(Body):
     sql: Annotated[str, Field(min_length=1, max_length=20_000)]
     at: Annotated[str, Field(max_length=60)] | None = None

@@ -83,18 +83,18 @@ class _Rehearsal:
         """Read what was not read yet; of what is new with this order there is nothing to read."""
         rows, own = self.rows[service, partition], self.command.transaction_id
         wanted = {
-            key: adapter
+            key: kind
             for key in keys
             if key not in rows.changes
             and own not in key
-            and (adapter := _adapter(service, key)) is not None
+            and (kind := adapter(service, key)) is not None
         }
         if not wanted:
             return
         found = await self.queries.rows(service, partition, [*wanted])
-        for key, adapter in wanted.items():
+        for key, kind in wanted.items():
             row = found[key]
-            rows.changes[key] = None if row is None else adapter.validate_python(row)
+            rows.changes[key] = None if row is None else kind.validate_python(row)
 
 
 def _paid(request: PaymentRequested) -> RailAnswered:
@@ -109,7 +109,7 @@ def _paid(request: PaymentRequested) -> RailAnswered:
     )
 
 
-def _adapter(service: str, key: str) -> TypeAdapter[Any] | None:
+def adapter(service: str, key: str) -> TypeAdapter[Any] | None:
     """How the JSON of a row under this key is read; None: no rehearsal needs such rows."""
     for table in TABLES:
         if table.service == service and key.startswith(table.prefix):

@@ -17,9 +17,10 @@ from domain.risk import DecideReview, ReviewDecided, ReviewStatus, RiskCommandRe
 from gateway import lists, pages, views
 from gateway.answer import Answer, answer
 from gateway.errors import Problem, not_found, state_unavailable
-from gateway.models import BlacklistEntry, BlacklistRemoval, ReviewDecision
+from gateway.models import ReviewDecision
 from gateway.outcome import LOOK, identify, once, pursue, refused
 from gateway.reads import REVIEWS
+from gateway.risk_models import BlacklistEntry, BlacklistRemoval
 from stores.questions import Wanted
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ async def add(call: Call) -> Answer:
     assert isinstance(body, BlacklistEntry)
     command = AddToBlacklist(
         kind=BlacklistKind(body.kind),
-        value=body.value,
+        value=body.listed,
         note=body.note or "",
         actor_id=call.caller.user_id,
     )
@@ -214,7 +215,7 @@ async def remove(call: Call) -> Answer:
     body = call.body
     assert isinstance(body, BlacklistRemoval)
     command = RemoveFromBlacklist(
-        kind=BlacklistKind(body.kind), value=body.value, actor_id=call.caller.user_id
+        kind=BlacklistKind(body.kind), value=body.listed, actor_id=call.caller.user_id
     )
 
     async def first(identity: Identity) -> Answer:

@@ -31,6 +31,7 @@ from domain.transaction import (
 )
 from gateway import auth, lists, pages, views
 from gateway.answer import Answer, answer
+from gateway.client import client_of
 from gateway.errors import Problem, invalid, not_found
 from gateway.models import NewTransaction
 from gateway.outcome import LOOK, identify, once, pursue, refused
@@ -125,6 +126,7 @@ def _order(
         metadata=body.metadata or {},
         request_hash=identity.request_hash,
         terms=_terms(body, owner_id),
+        client=client_of(call),
     )
 
 

@@ -165,6 +165,8 @@ def blacklisted(row: Row) -> dict[str, Any]:
         "kind": row["kind"],
         "value": row["value"],
         "note": row["note"] or None,
+        "listed": row.get("listed", True),
+        "owner_id": row.get("owner_id"),
         "added_at": time_of(row["at_ms"]),
     }
 

@@ -294,7 +294,9 @@ TABLES: Mapping[str, Table] = {
         ),
     ),
     "blacklist": Table(
-        name="blacklist", key="entry", columns=_plain("kind", "value", "note", "at_ms")
+        name="blacklist",
+        key="entry",
+        columns=(*_plain("kind", "value", "note", "at_ms"), *_flag("listed"), *_plain("owner_id")),
     ),
     "rates": Table(name="rates", key="pair", columns=_RATE),
     "rate_history": Table(name="rate_history", key="entry", columns=_RATE),

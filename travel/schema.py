@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from domain.account import Account, Leg, SuspendedCredit
 from domain.analytics import Behaviour, Clock, Counted, UserDay, Window
 from domain.audit import Chain, Heads
-from domain.behaviour import Customer
+from domain.behaviour import Customer, Recipient
 from domain.blacklist import Blacklisted
 from domain.currency import FixedRate, Quote, Rate
 from domain.holds import Hold
@@ -63,7 +63,6 @@ OMITTED = (
     "booking-at/",
     "holder/",
     "held/",
-    "recipient/",
     "rate-board/",
     "rate-applied/",
     "rate-feed/",
@@ -465,6 +464,15 @@ TABLES: tuple[Table, ...] = (
         prefix="customer/",
         key=("user_id",),
         about="users as those who order: KYC level, counts, amounts, what the model learnt",
+        aggregate=_first,
+    ),
+    Table(
+        name="risk_recipients",
+        service="risk",
+        row=Recipient,
+        prefix="recipient/",
+        key=("owner_id", "period", "recipient_id"),
+        about="whom a user paid in a period of 15 days; kept for a month",
         aggregate=_first,
     ),
     Table(
