@@ -11,24 +11,24 @@ from __future__ import annotations
 import time
 import uuid
 from collections import defaultdict, deque
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from domain.decider import Overlay
+from domain.decider import DUE, Overlay
 from domain.payment import RailAnswered, RailOperation, RailOutcome
 from domain.saga import PaymentRequested
 from domain.services import DECIDERS
 from domain.transaction import TRANSACTION, Status, Transaction, transaction_key
 from topics.subscriptions import route
-from travel.schema import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from domain.transaction import CreateTransaction
+    from gateway.queries import Row
     from gateway.services import Gateway
 
 HOPS_LIMIT = 100  # messages of one rehearsal; a saga has a dozen
@@ -83,18 +83,13 @@ class _Rehearsal:
         """Read what was not read yet; of what is new with this order there is nothing to read."""
         rows, own = self.rows[service, partition], self.command.transaction_id
         wanted = {
-            key: kind
+            key
             for key in keys
-            if key not in rows.changes
-            and own not in key
-            and (kind := adapter(service, key)) is not None
+            if key not in rows.changes and own not in key and not key.startswith(DUE)
         }
-        if not wanted:
-            return
-        found = await self.queries.rows(service, partition, [*wanted])
-        for key, kind in wanted.items():
-            row = found[key]
-            rows.changes[key] = None if row is None else kind.validate_python(row)
+        if wanted:
+            found = await self.queries.rows(service, partition, [*wanted])
+            rows.changes.update({key: as_row(service, found[key]) for key in wanted})
 
 
 def _paid(request: PaymentRequested) -> RailAnswered:
@@ -109,14 +104,17 @@ def _paid(request: PaymentRequested) -> RailAnswered:
     )
 
 
-def adapter(service: str, key: str) -> TypeAdapter[Any] | None:
-    """How the JSON of a row under this key is read; None: no rehearsal needs such rows."""
-    for table in TABLES:
-        if table.service == service and key.startswith(table.prefix):
-            return _of(table.row)
-    return None
+def as_row(service: str, shown: Row | None) -> Any:
+    """A row of a service again, from the JSON in which its worker shows it."""
+    return None if shown is None else _readers(service)[frozenset(shown)].validate_python(shown)
 
 
 @cache
-def _of(row: type) -> TypeAdapter[Any]:
-    return TypeAdapter(row)
+def _readers(service: str) -> Mapping[frozenset[str], TypeAdapter[Any]]:
+    """By the names of their members, which no two kinds of rows of a service have alike."""
+    rows = DECIDERS[service].rows
+    readers: dict[frozenset[str], TypeAdapter[Any]] = {
+        frozenset(field.name for field in fields(row)): TypeAdapter(row) for row in rows
+    }
+    assert len(readers) == len(rows), f"two kinds of rows of {service} have the same members"
+    return readers

@@ -27,7 +27,7 @@ from gateway.answer import Answer, answer
 from gateway.client import addresses_of
 from gateway.errors import invalid
 from gateway.outcome import LOOK, identify, once, pursue, refused
-from gateway.rehearsal import adapter
+from gateway.rehearsal import as_row
 from gateway.risk_models import OrderToScore
 
 if TYPE_CHECKING:
@@ -53,11 +53,7 @@ async def score(call: Call) -> Answer:
     keys = scoring_keys(order, client)
     queries = call.gateway.queries
     found = await queries.rows(SERVICE, queries.partition(order.owner_id), keys)
-    rows = {
-        key: kind.validate_python(row)
-        for key, row in found.items()
-        if row is not None and (kind := adapter(SERVICE, key)) is not None
-    }
+    rows = {key: as_row(SERVICE, row) for key, row in found.items() if row is not None}
     case = case_of(rows, order, client, order.created_ms)
     against, points, state = judged(case)
     level = case.level

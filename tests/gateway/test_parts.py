@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.saga import Reason
+from domain.services import DECIDERS
 from domain.user import Role
 from gateway import auth, errors, passwords, views
 from gateway.answer import Answer
@@ -19,8 +20,10 @@ from gateway.headers import prefer_of, trace_of
 from gateway.idempotency import Idempotency, hash_of, key_of, named, scope_of
 from gateway.models import parsed
 from gateway.openapi import document
+from gateway.rehearsal import as_row
 from gateway.routes import ROUTES
 from resilience.limiter import Limiter
+from tests.domain.simulator import run
 
 SCOPE = scope_of("alice", "POST /api/transactions", "k")
 
@@ -204,3 +207,22 @@ def _refs(value: Any) -> list[str]:
         own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
         return own + [ref for one in value.values() for ref in _refs(one)]
     return [ref for one in value for ref in _refs(one)] if isinstance(value, list) else []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_row_is_read_as_it_was_shown(seed: int) -> None:
+    """What a dry run decides from is what the services decide from."""
+    bank = run(seed)
+    kinds = set()
+    for (service, _), rows in bank.rows.items():
+        for row in rows.values():
+            assert as_row(service, views.plain(row)) == row
+            kinds.add(type(row))
+    assert len(kinds) > 3
+
+
+def test_no_two_kinds_of_rows_of_a_service_look_alike() -> None:
+    for service in DECIDERS:
+        assert as_row(service, None) is None
+        with pytest.raises(KeyError):
+            as_row(service, {"nothing": 1})
