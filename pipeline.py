@@ -37,6 +37,7 @@ from agents import (
     analytics,
     audit,
     currency,
+    delivery,
     notification,
     payment,
     rail,
@@ -174,11 +175,23 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
 
 def effects(settings: Settings) -> tuple[Effect, ...]:
     """What `perform` does in the world."""
+    server = delivery.MailServer(
+        host=settings.smtp_host,
+        port=settings.smtp_port,
+        security=settings.smtp_security,
+        username=settings.smtp_username,
+        password=settings.smtp_password,
+        sender=settings.mail_sender,
+    )
     return (
         rail.effect(settings.rail_url, settings.provider),
         rates_feed.effect(
             settings.rates_url, settings.rate_max_age_s, settings.exchange_spread_ppm
         ),
+        delivery.email(server, settings.mail_secret),
+        delivery.sms(delivery.Provider(url=settings.sms_url, token=settings.sms_token)),
+        delivery.push(delivery.Provider(url=settings.push_url, token=settings.push_token)),
+        delivery.webhook(settings.webhook_keys, private_allowed=settings.webhook_private),
     )
 
 

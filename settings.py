@@ -166,6 +166,33 @@ class Settings:
         secret=True,
     )
 
+    smtp_host: str = _setting("127.0.0.1", "mail server that notifications go out by")
+    smtp_port: int = _setting(3014, "its port")
+    smtp_security: str = _setting(
+        "none", "how it is spoken to", choices=("none", "starttls", "tls")
+    )
+    smtp_username: str = _setting("", "to log in there; empty: without")
+    smtp_password: str = _setting("", "to log in there", secret=True)
+    mail_sender: str = _setting("no-reply@streambank.example", "address that mails are from")
+    mail_secret: str = _setting(
+        "development-only-mail-secret-do-not-use",
+        "tokens that mails carry are made from it: the gateway and `perform` share it",
+        secret=True,
+    )
+    sms_url: str = _setting("", "where SMS are POSTed as JSON; empty: none are sent")
+    sms_token: str = _setting("", "bearer token for it", secret=True)
+    push_url: str = _setting("", "where push messages are POSTed as JSON; empty: none are sent")
+    push_token: str = _setting("", "bearer token for it", secret=True)
+    webhook_keys: tuple[str, ...] = _setting(
+        ("development-only-webhook-key-do-not-use",),
+        "keys that the secrets of webhook endpoints are made from; while one is exchanged the new "
+        "and the old one, separated by a comma",
+        secret=True,
+    )
+    webhook_private: bool = _setting(
+        False, "development: webhooks may go to private addresses, and over plain HTTP"
+    )
+
     mongodb_url: str = _setting(
         "", "read models in MongoDB: `mongodb://…/database`; empty: there are none", secret=True
     )
@@ -187,6 +214,8 @@ class Settings:
     kafka_port: int = _setting(9092, "local stack: its Kafka's port")
     kafka_heap_mb: int = _setting(256, "local stack: its Kafka's heap")
     rail_port: int = _setting(3012, "local stack: its payment rail's port")
+    mail_port: int = _setting(3014, "local stack: its mail server's port")
+    messages_port: int = _setting(3015, "local stack: port of what takes its SMS and push messages")
     projector_port: int = _setting(
         3013, "local stack: ops port of the process that fills its stores"
     )
@@ -378,6 +407,21 @@ def _names_are_given(settings: Settings) -> None:
             )
 
 
+def _outbound_is_possible(settings: Settings) -> None:
+    for name in ("sms_url", "push_url"):
+        url = getattr(settings, name)
+        if url and not url.startswith(("http://", "https://")):
+            raise BadSetting(
+                f"{PREFIX}{name.upper()} is {url!r}; set it to an http:// or https:// URL"
+            )
+    if not settings.webhook_keys:
+        raise BadSetting("STREAMBANK_WEBHOOK_KEYS is empty; set it to a random text")
+    if not re.fullmatch(r"[^@\s<>]+@[^@\s<>]+", settings.mail_sender):
+        raise BadSetting(
+            f"STREAMBANK_MAIL_SENDER is {settings.mail_sender!r}; set it to an e-mail address"
+        )
+
+
 def _stores_are_urls(settings: Settings) -> None:
     """The values are not shown: they hold passwords."""
     for name, (pattern, form) in STORE_URLS.items():
@@ -434,11 +478,17 @@ def _production_has_secrets(settings: Settings) -> None:
         if item.name not in SECRETS:
             continue
         value = getattr(settings, item.name)
-        if value == item.default or len(value) < PRODUCTION_SECRET_LENGTH:
+        secrets = value if isinstance(value, tuple) else (value,)
+        short = min(map(len, secrets), default=0) < PRODUCTION_SECRET_LENGTH
+        if value == item.default or short:
             raise BadSetting(
                 f"{variable(item)} is missing, short or the default of development; production "
                 f"needs {PRODUCTION_SECRET_LENGTH} random characters or more (openssl rand -hex 32)"
             )
+    if settings.webhook_private:
+        raise BadSetting(
+            "STREAMBANK_WEBHOOK_PRIVATE is true; that is for development, remove it in production"
+        )
     if settings.admin_password and len(settings.admin_password) < 12:
         raise BadSetting(
             "STREAMBANK_ADMIN_PASSWORD is short; production needs 12 characters or more"
@@ -446,7 +496,14 @@ def _production_has_secrets(settings: Settings) -> None:
 
 
 # what production may not leave to the defaults of development
-SECRETS = ("jwt_secret", "internal_token", "provider_secret", "fingerprint_secret")
+SECRETS = (
+    "jwt_secret",
+    "internal_token",
+    "mail_secret",
+    "provider_secret",
+    "fingerprint_secret",
+    "webhook_keys",
+)
 
 CHECKS: tuple[Callable[[Settings], None], ...] = (
     _limits_can_be_read,
@@ -454,6 +511,7 @@ CHECKS: tuple[Callable[[Settings], None], ...] = (
     _numbers_are_possible,
     _rates_can_be_used,
     _names_are_given,
+    _outbound_is_possible,
     _stores_are_urls,
     _time_outs_fit,
     _sasl_is_complete,

@@ -1,11 +1,30 @@
-"""Notification: what is to be told to whom. It has no commands; its facts are relayed to it."""
+"""Notification: who is told what. Facts are relayed to it; `perform` sends what leaves the bank."""
 
 from __future__ import annotations
 
 from agents.transact import Service
-from domain.notification import NOTIFICATION
+from domain.notification import (
+    NOTIFICATION,
+    DeliveryAnswered,
+    RedriveNotification,
+    RemoveEndpoint,
+    RotateSecret,
+    SaveTemplate,
+    SendNotification,
+    SetEndpoint,
+    SetPreferences,
+)
 
 SERVICE = Service(
     decider=NOTIFICATION,
-    command_keys={},
+    command_keys={
+        SendNotification: lambda command: command.user_id,
+        RedriveNotification: lambda command: command.user_id,
+        SetPreferences: lambda command: command.user_id,
+        SetEndpoint: lambda command: command.user_id,
+        RotateSecret: lambda command: command.user_id,
+        RemoveEndpoint: lambda command: command.user_id,
+        SaveTemplate: lambda command: command.name,
+    },
+    results=(DeliveryAnswered,),
 )

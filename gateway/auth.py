@@ -33,6 +33,8 @@ RISK_READS = frozenset({Role.COMPLIANCE, Role.SUPPORT, Role.ADMIN})
 RISK_ASKS = RISK_READS | MONEY
 RISK_WORD = frozenset({Role.COMPLIANCE, Role.ADMIN})
 AUDITORS = frozenset({Role.COMPLIANCE, Role.ADMIN})
+TELLERS = MONEY | {Role.SUPPORT, Role.COMPLIANCE}  # tell users things
+EDITORS = frozenset({Role.OPERATOR, Role.ADMIN})  # of the texts
 ANALYSTS = frozenset({Role.ANALYST, Role.ADMIN})
 ADMINS = frozenset({Role.ADMIN})
 

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domain.account import Status as AccountStatus
 from domain.account import account_key
+from domain.notification import listed_key as listed_key_of_told
+from domain.notification import listing_key, notification_key
 from domain.risk import listed_key, owner_key
 from domain.transaction import Status, transaction_key
 from domain.user import account_of_key, accounts_of_key
 from gateway import pages
 from gateway.errors import Problem
-from gateway.reads import ACCOUNTS, TRANSACTIONS
+from gateway.reads import ACCOUNTS, NOTIFICATIONS, TRANSACTIONS
 from stores.questions import Page, Wanted
 
 if TYPE_CHECKING:
@@ -243,6 +245,63 @@ async def _entries(reads: Reads, user_id: str, numbers: range) -> list[tuple[int
         (number, found.get(transaction_key(one)) if one is not None else None)
         for number, one in zip(numbers, ids, strict=True)
     ]
+
+
+async def notifications(
+    call: Call, user_id: str, wanted: Wanted, is_wanted: Callable[[Row], bool]
+) -> Listed:
+    """What a user was told, the newest first; of ends of transactions the stores alone know all."""
+    reads, limit, start = call.gateway.reads, pages.limit_of(call), cursor_of(call)
+    own = replace(wanted, owner_id=user_id)
+
+    async def of_store(store: Questions) -> Listed:
+        _has_place(start)
+        page = await store.notifications(own, start.place, limit)
+        return Listed(await reads.renewed(NOTIFICATIONS, page.items), behind(page))
+
+    async def of_tables() -> Listed:
+        return await _notifications_of_tables(reads, user_id, is_wanted, start, limit)
+
+    return await reads.ask(
+        call,
+        "notifications",
+        of_store,
+        of_tables,
+        kinds=(NOTIFICATIONS,),
+        tables_first=start.number is not None,
+    )
+
+
+async def _notifications_of_tables(
+    reads: Reads, user_id: str, is_wanted: Callable[[Row], bool], start: Cursor, limit: int
+) -> Listed:
+    queries = reads.queries
+    partition = queries.partition(user_id)
+    head = await queries.row("notification", user_id, listing_key(user_id), versioned=False)
+    top = head["listed"] if head else 0
+    if start.number is not None:
+        top = min(start.number, top)
+    elif start.place is not None:
+        at_ms = start.place[0] + 1
+        top = await _first(reads, "notification", user_id, listed_key_of_told, top, at_ms)
+    rows: list[Row] = []
+    at, last = top, start.place
+    while at > 0 and len(rows) < limit and top - at < SCAN:
+        numbers = range(at - 1, max(at - 1 - limit, -1), -1)
+        keys = [listed_key_of_told(user_id, number) for number in numbers]
+        entries = await queries.rows("notification", partition, keys)
+        named = [entries[key] for key in keys]
+        told = [notification_key(one["notification_id"]) for one in named if one is not None]
+        found = await queries.rows("notification", partition, told)
+        for number, entry in zip(numbers, named, strict=True):
+            at = number
+            row = found[notification_key(entry["notification_id"])] if entry else None
+            if row is not None:
+                last = row["at_ms"], row["notification_id"]
+                rows += [row] if is_wanted(row) else []
+            if len(rows) == limit:
+                break
+    return Listed(rows, Cursor(at, last) if at > 0 else None)
 
 
 async def _first(

@@ -40,6 +40,7 @@ REVIEWS, QUOTES, HOLDS = BY_NAME["reviews"], BY_NAME["quotes"], BY_NAME["holds"]
 PAYMENTS, METHODS, STATEMENTS = (
     BY_NAME[name] for name in ("payments", "payment_methods", "statements")
 )
+NOTIFICATIONS = BY_NAME["notifications"]
 # which store answers first; any other question is MongoDB's
 MYSQL_FIRST = frozenset({"users", "accounts", "entries"})
 TABLES_FIRST = frozenset(
@@ -351,6 +352,8 @@ class Reads:
 def _key(kind: Kind, row: Row) -> str:
     if kind is TRANSACTIONS:
         return str(row["order"]["transaction_id"])
+    if kind is NOTIFICATIONS:
+        return str(row["notification_id"])
     return str(row["account_id"] if kind is ACCOUNTS else row["user_id"])
 
 

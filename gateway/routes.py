@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from domain.account import Status as AccountStatus
 from domain.analytics import Interval
 from domain.blacklist import BlacklistKind
+from domain.notification import Channel
+from domain.notification import Status as NotificationStatus
 from domain.risk import ReviewStatus
 from domain.saga import TransactionType
 from domain.transaction import Status as TransactionStatus
@@ -31,6 +33,8 @@ from gateway import (
     holds,
     holds_models,
     models,
+    notification_models,
+    notifications,
     operations,
     payment_methods,
     payment_models,
@@ -141,6 +145,9 @@ METHOD = "/api/payment-methods/{payment_method_id}"
 PAYMENT = "/api/payments/{payment_id}"
 REVIEW = "/api/risk/reviews/{review_id}"
 BLACKLIST = "/api/risk/blacklist"
+NOTIFICATION = "/api/notifications/{notification_id}"
+TEMPLATE = "/api/notification-templates/{name}"
+ENDPOINT = "/api/webhook-endpoints/{endpoint_id}"
 CREATED_USER = {201: answers.User}
 CREATED_ACCOUNT = {201: answers.Account}
 CHANGED_ACCOUNT = {200: answers.Account}
@@ -473,6 +480,122 @@ ROUTES: tuple[Route, ...] = (
         {200: risk_models.RiskConfigShown},
         method="PUT",
         roles=auth.RISK_WORD,
+    ),
+    _command(
+        "/api/notifications",
+        notifications.send,
+        "Tell a user something by a template",
+        notification_models.NewNotification,
+        {201: notification_models.Notification},
+        roles=auth.TELLERS,
+    ),
+    _get(
+        "/api/notifications",
+        notifications.listing,
+        "What a user was told, the newest first",
+        notification_models.Notifications,
+        query={
+            **PAGE,
+            **FIELDS,
+            **OF_USER,
+            "status": "requested, waiting, delivered or dead",
+            "channel": "in_app, email, sms, push or webhook",
+        },
+        choices={"status": tuple(NotificationStatus), "channel": tuple(Channel)},
+        reads=True,
+    ),
+    _get(
+        NOTIFICATION,
+        notifications.get,
+        "One notification, and what became of it",
+        notification_models.Notification,
+        query=FIELDS,
+        reads=True,
+    ),
+    _command(
+        f"{NOTIFICATION}/redrive",
+        notifications.redrive,
+        "Try once more what was given up",
+        models.Empty,
+        {200: notification_models.Notification},
+    ),
+    _get(
+        "/api/notification-preferences",
+        notifications.preferences,
+        "Over which channels a user is told what",
+        notification_models.ShownPreferences,
+        query=OF_USER,
+    ),
+    _command(
+        "/api/notification-preferences",
+        notifications.set_preferences,
+        "Choose them",
+        notification_models.Preferences,
+        {200: notification_models.ShownPreferences},
+        method="PUT",
+    ),
+    _get(
+        "/api/webhook-endpoints",
+        notifications.endpoints,
+        "A user's webhook endpoints",
+        notification_models.ShownEndpoints,
+        query=OF_USER,
+    ),
+    _command(
+        "/api/webhook-endpoints",
+        notifications.set_endpoint,
+        "Define an endpoint, or change the one of this URL",
+        notification_models.WebhookEndpoint,
+        {200: notification_models.ShownEndpoint},
+        method="PUT",
+    ),
+    _command(
+        f"{ENDPOINT}/secret",
+        notifications.rotate_secret,
+        "Sign with another secret",
+        models.Empty,
+        {200: notification_models.ShownEndpoint},
+    ),
+    _command(
+        ENDPOINT,
+        notifications.remove_endpoint,
+        "Send nothing more there",
+        models.Empty,
+        {200: notification_models.RemovedEndpoint},
+        method="DELETE",
+    ),
+    _get(
+        "/api/notification-templates",
+        notifications.templates,
+        "The texts in use",
+        notification_models.ShownTemplates,
+        roles=auth.STAFF_READS,
+    ),
+    _get(
+        TEMPLATE,
+        notifications.template,
+        "One text, now or in an older version",
+        notification_models.ShownTemplate,
+        roles=auth.STAFF_READS,
+        query={"version": "which; 0 is the bank's own"},
+    ),
+    _command(
+        TEMPLATE,
+        notifications.save_template,
+        "Save a new version",
+        notification_models.NotificationTemplate,
+        {200: notification_models.ShownTemplate},
+        method="PUT",
+        roles=auth.EDITORS,
+    ),
+    Route(
+        method="POST",
+        path=f"{TEMPLATE}/preview",
+        handler=notifications.preview,
+        about="What a text makes of data",
+        roles=auth.STAFF_READS,
+        body=notification_models.TemplatePreview,
+        answers={200: notification_models.Rendered},
     ),
     _get(
         "/api/risk/reviews",

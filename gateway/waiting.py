@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SERVICES = ("user", "account", "transaction", "payment", "risk", "currency")
+SERVICES = ("user", "account", "transaction", "payment", "risk", "currency", "notification")
 BATCH = 1_000
 RETRY_S = 1.0
 SETTINGS: Mapping[str, Any] = {

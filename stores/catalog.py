@@ -70,6 +70,7 @@ class Kind:
     prefix: str  # of the row's key in the service's table; the document's key is what follows it
     version: Callable[[Any], int] = _version  # grows with each change of the document
     removed: bool = False  # a deleted row is deleted here too; else it stays
+    named: str = ""  # the document's field that is its key, which rows of older versions lack
     copied: bool = False  # each partition has a copy of the row: that of partition 0 is taken
     home: Callable[[str], str] = str  # under which key its service has the document of this key
 
@@ -92,7 +93,8 @@ KINDS: tuple[Kind, ...] = (
         service="notification",
         row=Notification,
         prefix="notification/",
-        version=_once,
+        named="notification_id",
+        home=lambda key: key.partition(".")[0],
     ),
     Kind(
         name="reviews",
@@ -327,11 +329,14 @@ def kind_of(changelog: str, row_key: str, partition: int) -> Kind | None:
 def change(kind: Kind, row_key: str, row: Any) -> Change | None:
     """What a changelog record says; None: nothing, as of a row that left its table in time."""
     if row is not None:
+        document = json_of(row)
+        if kind.named:
+            document[kind.named] = kind.key(row_key)
         return Change(
             kind=kind,
             key=kind.key(row_key),
             version=kind.version(row),
-            document=json_of(row),
+            document=document,
         )
     if not kind.removed:
         return None

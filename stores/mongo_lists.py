@@ -117,7 +117,7 @@ NOTIFICATIONS = Listing(
     time="at_ms",
     newest_first=True,
     leads={"owner_id": "user_id"},
-    also={"type": "template"},
+    also={"type": "template", "status": "status", "channel": "channel"},
 )
 REVIEWS = Listing(
     collection="reviews",

@@ -93,7 +93,11 @@ NOTIFICATIONS = Listing(
     time="at_ms",
     newest_first=True,
     leads={"owner_id": (Lead("user_id", "of_user"),)},
-    also={"type": "t.template = %s"},
+    also={
+        "type": "t.template = %s",
+        "status": "t.status = %s",
+        "channel": "t.channel = %s",
+    },
 )
 REVIEWS = Listing(
     table=TABLES["reviews"],

@@ -280,7 +280,14 @@ TABLES: Mapping[str, Table] = {
         ),
     ),
     "notifications": Table(
-        name="notifications", key="notification_id", columns=_plain("user_id", "template", "at_ms")
+        name="notifications",
+        key="notification_id",
+        columns=(
+            *_plain("user_id", "template", "at_ms", "notification_id", "channel", "kind"),
+            *_plain("status", "attempt", "tries_before", "detail", "due_ms", "number"),
+            *_plain("version", "updated_ms"),
+            *_json("data"),
+        ),
     ),
     "reviews": Table(
         name="reviews",

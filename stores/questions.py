@@ -42,6 +42,7 @@ class Wanted:
     status: str | None = None
     currency: str | None = None
     pair: str | None = None  # of currencies, as EUR-USD
+    channel: str | None = None  # of notifications
     from_ms: int | None = None
     to_ms: int | None = None
 

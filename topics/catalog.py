@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from domain.services import DECIDERS
-from topics.subscriptions import FEED, LOG, RAIL
+from topics.subscriptions import EMAIL, FEED, PUSH, RAIL, SMS, WEBHOOK
 
 DAY_MS = 24 * 3600 * 1000
 FOR_EVER = -1
@@ -36,14 +36,13 @@ class Kind(StrEnum):
     DEAD = "dead"
     CHANGELOG = "changelog"
     EFFECTS = "effects"
-    LOG = "log"
     SCHEMAS = "schemas"
 
 
 # the broker's time is the one clock; elsewhere a record has the time of what led to it
 BROKER_TIME = frozenset({Kind.INBOX, Kind.EFFECTS})
 COMPACTED = frozenset({Kind.CHANGELOG, Kind.SCHEMAS})
-EXPIRING = frozenset({Kind.INBOX, Kind.EFFECTS, Kind.LOG})
+EXPIRING = frozenset({Kind.INBOX, Kind.EFFECTS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +119,10 @@ TOPICS: tuple[Topic, ...] = (
     ),
     Topic(name=FEED, kind=Kind.EFFECTS, key="fetch_id", writer="currency"),
     Topic(name=RAIL, kind=Kind.EFFECTS, key="transaction_id", writer="payment"),
-    Topic(name=LOG, kind=Kind.LOG, key="user_id", writer="notification"),
+    *(
+        Topic(name=name, kind=Kind.EFFECTS, key="user_id", writer="notification")
+        for name in (EMAIL, SMS, PUSH, WEBHOOK)
+    ),
     *(
         topic
         for app in (RELAY, OBSERVE)

@@ -19,9 +19,14 @@ from typing import Any, Final, TypeAlias
 from domain.account import AccountOpened, CreditsGathered, SourceLeg
 from domain.audit import HeadTold
 from domain.blacklist import BlacklistEntryAdded, BlacklistEntryRemoved, OwnerBarred
+from domain.credentials import (
+    EmailConfirmationRequested,
+    PasswordChanged,
+    PasswordResetRequested,
+)
 from domain.currency import RatesRequested, RatesSet
 from domain.kyc import KycLevelSet
-from domain.notification import NotificationRequested
+from domain.notification import Channel, DeliveryRequested, TemplateSaved
 from domain.person import normalised
 from domain.prices import PriceListSet
 from domain.reconciliation import PaymentBooked, StatementCompared, StatementPartSwept
@@ -63,7 +68,7 @@ from domain.saga import (
     refunds,
     undoes,
 )
-from domain.user import AddressClaimed, AddressReserved, EmailChanged
+from domain.user import AddressClaimed, AddressReserved, EmailChanged, RolesSet, UserRegistered
 
 
 class Every(Enum):
@@ -111,7 +116,8 @@ AUDIT = "audit.inbox"
 CURRENCY = "currency.inbox"
 FEED = "rates.inbox"  # read by agents/perform.py, which answers with RatesFetched
 RAIL = "rail.inbox"  # read by agents/perform.py, which answers with RailAnswered
-LOG = "notification.log"  # where notifications are delivered for now
+# read by agents/perform.py too, which answers with DeliveryAnswered
+EMAIL, SMS, PUSH, WEBHOOK = "email.inbox", "sms.inbox", "push.inbox", "webhook.inbox"
 
 OWNER = "order.owner_id"
 SOURCE = "order.source_account_id"
@@ -252,6 +258,10 @@ def _has_moved(fact: EmailChanged) -> bool:
     return normalised(fact.email) != fact.former_address
 
 
+def _over(channel: Channel) -> Callable[[DeliveryRequested], bool]:
+    return lambda request: request.channel is channel
+
+
 def _on(
     event: type, topic: str, key: Key, when: Callable[[Any], bool] | None = None
 ) -> Subscription:
@@ -359,10 +369,21 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
     _on(AddressClaimed, USER, "user_id"),
     _on(EmailChanged, USER, "former_address", _has_moved),
     _on(AccountOpened, USER, "user_id"),
-    _on(NotificationRequested, LOG, "user_id"),
     _on(HeadTold, AUDIT, "checkpoint_id"),
+    # users are told
     _relayed(TransactionCompleted, NOTIFICATION, OWNER),
     _relayed(TransactionFailed, NOTIFICATION, OWNER),
+    _relayed(UserRegistered, NOTIFICATION, "user_id"),
+    _relayed(EmailChanged, NOTIFICATION, "user_id"),
+    _relayed(RolesSet, NOTIFICATION, "user_id"),
+    _relayed(PasswordChanged, NOTIFICATION, "user_id"),
+    _relayed(EmailConfirmationRequested, NOTIFICATION, "user_id"),
+    _relayed(PasswordResetRequested, NOTIFICATION, "user_id"),
+    _on(TemplateSaved, NOTIFICATION, EVERY),
+    _on(DeliveryRequested, EMAIL, "user_id", _over(Channel.EMAIL)),
+    _on(DeliveryRequested, SMS, "user_id", _over(Channel.SMS)),
+    _on(DeliveryRequested, PUSH, "user_id", _over(Channel.PUSH)),
+    _on(DeliveryRequested, WEBHOOK, "user_id", _over(Channel.WEBHOOK)),
 )
 
 

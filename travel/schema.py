@@ -383,7 +383,7 @@ TABLES: tuple[Table, ...] = (
         prefix="notification/",
         key=("notification_id",),
         about="what users were told",
-        aggregate=None,
+        aggregate=_before_point,
     ),
     Table(
         name="audit_chains",

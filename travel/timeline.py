@@ -18,7 +18,7 @@ from agents.envelope import place, rfc3339
 from domain.account import ACCOUNT, LegsClosed
 from domain.currency import CURRENCY, exchange_id
 from domain.decider import DUE
-from domain.notification import NOTIFICATION
+from domain.notification import NOTIFICATION, source
 from domain.payment import PAYMENT
 from domain.risk import RISK
 from domain.saga import TransactionType, undoes
@@ -180,7 +180,7 @@ def _concerns(said: Said, order: Order | None) -> bool:
     ids = (
         getattr(found, "transaction_id", None),
         getattr(event, "transaction_id", None),
-        getattr(event, "notification_id", None),
+        source(getattr(event, "notification_id", "")),
     )
     return order.transaction_id in ids
 

@@ -1,6 +1,6 @@
 """The files of a local stack, under `.local/`.
 
-data/            Kafka's log, the stores, the rail's decisions, RocksDB: kept from start to start
+data/            Kafka's log, the stores, the rail's decisions, RocksDB, mails (`post/`): kept from start to start
 run/             pid files, logs, where the running system is (`state.json`)
 secrets.json     made once; admin.json: the first admin's e-mail and password
 settings.env     where the running system is, as settings for commands in this tree

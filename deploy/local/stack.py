@@ -1,4 +1,4 @@
-"""The whole system on this machine: Kafka, the stores, the payment rail, workers and the gateway.
+"""The whole system on this machine: Kafka, the stores, the payment rail, the postbox, workers and the gateway.
 
 One supervisor starts the parts in the order of their needs, stops them in the other, and starts one
 that dies again.
@@ -75,6 +75,8 @@ class Stack:
                 "internal_token": secrets.token_hex(32),
                 "provider_secret": secrets.token_hex(32),
                 "fingerprint_secret": secrets.token_hex(32),
+                "mail_secret": secrets.token_hex(32),
+                "webhook_keys": secrets.token_hex(32),
             },
         )
         self.stores = {
@@ -85,6 +87,13 @@ class Stack:
         notices = f"{self.gateway_url}/api/payments/webhooks/{self.settings.provider}"
         command += ["--notify", notices]
         self.rail = Part(self._child("rail", command), partial(answers, f"{self.rail_url}/health"))
+        command = [sys.executable, "-m", "deploy.local.postbox"]
+        command += ["--mail-port", str(self.settings.mail_port)]
+        command += ["--port", str(self.settings.messages_port)]
+        command += ["--directory", str(self.places.data / "post")]
+        self.postbox = Part(
+            self._child("postbox", command), partial(answers, f"{self.messages_url}/health")
+        )
         self.worker = Part(
             self._child("worker", self._command("worker", "money")),
             partial(answers, f"{self.worker_url}/readiness"),
@@ -110,7 +119,7 @@ class Stack:
             partial(answers, f"{self.gateway_url}/readiness"),
         )
         stores = [Part(store.child, store.answers) for store in self.stores.values()]
-        self.needed = [*stores, self.rail]  # by worker and gateway
+        self.needed = [*stores, self.rail, self.postbox]  # by worker and gateway
         projectors = [self.projector] if self._has_read_models() else []
         self.services = [self.worker, self.beside, *projectors, self.gateway]
         self.parts = [*self.needed, *self.services]
@@ -122,6 +131,10 @@ class Stack:
     @property
     def rail_url(self) -> str:
         return f"http://{HOST}:{self.settings.rail_port}"
+
+    @property
+    def messages_url(self) -> str:
+        return f"http://{HOST}:{self.settings.messages_port}"
 
     @property
     def worker_url(self) -> str:
@@ -159,6 +172,12 @@ class Stack:
             "internal_token": self.secrets["internal_token"],
             "provider_secret": self.secrets["provider_secret"],
             "fingerprint_secret": self.secrets["fingerprint_secret"],
+            "mail_secret": self.secrets["mail_secret"],
+            "webhook_keys": self.secrets["webhook_keys"],
+            "smtp_port": str(self.settings.mail_port),
+            "sms_url": f"{self.messages_url}/sms",
+            "push_url": f"{self.messages_url}/push",
+            "webhook_private": str(not self.settings.production).lower(),
         }
         found = {
             "kafka_bootstrap": self.kafka.bootstrap,
@@ -169,7 +188,7 @@ class Stack:
         }
         for name, made in defaults.items():
             chosen = getattr(self.settings, name)
-            found[name] = made if chosen == getattr(Settings(), name) else chosen
+            found[name] = made if chosen == getattr(Settings(), name) else _text(chosen)
         return {f"{PREFIX}{name.upper()}": value for name, value in found.items()}
 
     def _environment(self) -> dict[str, str]:
@@ -214,6 +233,8 @@ class Stack:
         chosen = {
             "KAFKA_PORT": (HOST, self.kafka.port()),
             "RAIL_PORT": (HOST, self.settings.rail_port),
+            "MAIL_PORT": (HOST, self.settings.mail_port),
+            "MESSAGES_PORT": (HOST, self.settings.messages_port),
             "OPS_PORT": (self.settings.ops_host, self.settings.ops_port),
             "BESIDE_PORT": (self.settings.ops_host, self.settings.beside_port),
             "PROJECTOR_PORT": (self.settings.ops_host, self.settings.projector_port),
@@ -329,9 +350,17 @@ class Stack:
             "beside": self.beside_url,
             **({"projector": self.projector_url} if self.projector in self.services else {}),
             "rail": self.rail_url,
+            "mail": str(self.places.data / "post" / "mail"),
             "admin": str(self.places.admin),
             "logs": str(self.places.run),
         }
+
+
+def _text(value: Any) -> str:
+    """A setting as its variable holds it."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def wanted(settings: Settings) -> dict[str, type[Server]]:

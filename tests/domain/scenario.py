@@ -218,7 +218,7 @@ class Scenario:
             self.asked.append(event)
             for outcome in self.rail(event):
                 self.send(answer(event, outcome), "payment")
-        elif topic.endswith(".inbox"):
+        elif topic.partition(".")[0] in DECIDERS:
             self.send(event, topic.partition(".")[0])
 
     def wait(self, seconds: int) -> Scenario:

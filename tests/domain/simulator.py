@@ -53,11 +53,27 @@ from domain.decider import (
     Tick,
     apply,
     due_at_ms,
+    due_kind,
     handle,
 )
 from domain.holds import Hold, HoldPlaced, HoldStatus, PlaceHold, VoidHold
 from domain.ledger import CLEARING, FEES, POSITION, ROUNDING, SUSPENSE, sums, trial_balance
-from domain.notification import NotificationRequested
+from domain.notification import (
+    KEEP,
+    Channel,
+    Choice,
+    DeliveryAnswered,
+    DeliveryRequested,
+    Kind,
+    Notification,
+    NotificationRequested,
+    Outcome,
+    RedriveNotification,
+    SetEndpoint,
+    SetPreferences,
+    source,
+)
+from domain.notification import Status as Told
 from domain.payment import (
     KEEP_CREDITED_MS,
     NotifyPayment,
@@ -102,8 +118,20 @@ from domain.services import DECIDERS
 from domain.transaction import CancelTransaction, CreateTransaction
 from domain.user import RegisterUser, Role
 from tests.domain import simulated_risk
-from topics.subscriptions import EVERY, Gathered, Route, gathers, relays, route
+from topics.subscriptions import (
+    EMAIL,
+    EVERY,
+    PUSH,
+    SMS,
+    WEBHOOK,
+    Gathered,
+    Route,
+    gathers,
+    relays,
+    route,
+)
 
+DELIVERIES = (EMAIL, SMS, PUSH, WEBHOOK)
 START_MS = 1_790_000_000_000
 PARTITIONS = 3
 FINAL = (TransactionCompleted, TransactionFailed, TransactionCancelled)
@@ -165,6 +193,8 @@ class Bank:
         self.inboxes: dict[tuple[str, int], deque[tuple[Any, int]]] = {p: deque() for p in places}
         self.rail: deque[PaymentRequested | RefundRequested] = deque()
         self.relay: deque[Any] = deque()
+        self.post: deque[DeliveryRequested] = deque()
+        self.arrived: set[str] = set()  # notifications that somebody outside has got
         self.gathering: list[tuple[Route, Gathered, Any]] = []
         self.rows: dict[tuple[str, int], dict[str, Any]] = {place: {} for place in places}
         self.events: dict[tuple[str, int], list[Any]] = {place: [] for place in places}
@@ -221,6 +251,8 @@ class Bank:
                 self.rail.append(event)
             elif topic == "rates.inbox":
                 self.send("currency", RATES, fetched(self, event))
+            elif topic in DELIVERIES:
+                self.post.append(event)
             elif kind == "inbox" and key is EVERY:
                 for n in range(PARTITIONS):
                     self.inboxes[service, n].append((event, self.now_ms))
@@ -245,6 +277,24 @@ class Bank:
         event = self.relay.popleft()
         for topic, key in relays(event):
             self.send(topic.partition(".")[0], key, event)
+
+    def deliver_one(self) -> None:
+        """The world takes a message or not; its answer may be lost or double."""
+        request, chance = self.post.popleft(), self.chance
+        outcome = chance.choice([*Outcome, Outcome.DELIVERED, Outcome.FAILED])
+        if outcome is Outcome.DELIVERED:
+            self.arrived.add(request.notification_id)
+        if chance.random() < self.odds.lost:
+            return
+        answered = DeliveryAnswered(
+            notification_id=request.notification_id,
+            user_id=request.user_id,
+            attempt=request.attempt,
+            outcome=outcome,
+            detail="",
+        )
+        for _ in range(chance.choice((1, 1, 2))):
+            self.send("notification", request.user_id, answered)
 
     def perform_one(self) -> None:
         """The rail acts once per idempotency key; its answer may be lost, unclear or double."""
@@ -321,7 +371,7 @@ class Bank:
             self.stalled = None
             places = [place for place, inbox in self.inboxes.items() if inbox]
         outside = [self.perform_one] * bool(self.rail) + [self.relay_one] * bool(self.relay)
-        outside += [self.gather] * bool(self.gathering)
+        outside += [self.gather] * bool(self.gathering) + [self.deliver_one] * bool(self.post)
         if outside and (not places or chance.random() < 0.2):
             chance.choice(outside)()
         elif places:
@@ -343,7 +393,7 @@ class Bank:
             waiting = [
                 min(due)
                 for due in self.due.values()
-                if due and (until_ms is not None or min(due).find(f"/{FORGET}/") < 0)
+                if due and (until_ms is not None or due_kind(min(due)) not in (FORGET, KEEP))
             ]
             if not waiting:
                 return
@@ -662,6 +712,8 @@ def act(bank: Bank) -> None:  # noqa: C901 - a case an action
     """One thing that somebody does."""
     chance = bank.chance
     account_id = chance.choice(ACCOUNTS)
+    if chance.random() < 0.1:
+        be_told(bank, chance.choice(PEOPLE))
     match chance.randrange(37):
         case 0 | 1 | 2 | 3 | 4 | 5 | 16:
             order(bank)
@@ -777,6 +829,40 @@ def use_holds(bank: Bank, account_id: str) -> None:
         rail=Rail.BOOK,
         terms=Terms(hold_id=hold.hold_id),
     )
+
+
+def be_told(bank: Bank, user_id: str) -> None:
+    """Choose channels, define an endpoint or switch one, or put back what was given up."""
+    chance = bank.chance
+    match chance.randrange(3):
+        case 0:
+            channels = chance.sample((Channel.EMAIL, Channel.SMS, Channel.PUSH), 2)
+            choice = Choice(kind=Kind.TRANSACTION_COMPLETED, channels=(Channel.IN_APP, *channels))
+            command: Any = SetPreferences(
+                user_id=user_id, choices=(choice,), phone="+41", device=None, actor_id=user_id
+            )
+        case 1:
+            name = chance.choice("xy")
+            command = SetEndpoint(
+                user_id=user_id,
+                endpoint_id=f"{user_id}.{name}",
+                url=f"https://{name}.example/hook",
+                kinds=chance.choice(((), (Kind.TRANSACTION_FAILED,))),
+                enabled=chance.random() < 0.8,
+                actor_id=user_id,
+            )
+        case _:
+            given_up = [
+                row.notification_id
+                for _, row in bank.all_rows("notification")
+                if isinstance(row, Notification) and row.status == Told.DEAD
+            ]
+            command = RedriveNotification(
+                notification_id=chance.choice([*given_up, "nobody.t0"]),
+                user_id=user_id,
+                actor_id="ops",
+            )
+    bank.send("notification", user_id, command)
 
 
 def place_hold(bank: Bank, account_id: str) -> None:
@@ -985,6 +1071,7 @@ def laws(bank: Bank) -> None:
     check_refunds(bank)
     check_statements(bank)
     check_lists(bank)
+    check_told(bank)
     check_fold(bank)
     check_repeats(bank)
     check_forgetting(bank)
@@ -1252,9 +1339,9 @@ def check_lists(bank: Bank) -> None:
     scored = [key[len("score/") :] for key, _ in bank.all_rows("risk") if key.startswith("score/")]
     expect(listed == Counter(scored), f"listed {listed}, scored {scored}")
     told = Counter(
-        event.notification_id
+        source(event.notification_id)
         for event in bank.all_events("notification")
-        if isinstance(event, NotificationRequested)
+        if isinstance(event, NotificationRequested) and event.channel == Channel.IN_APP
     )
     ends = Counter(
         event.order.transaction_id
@@ -1264,6 +1351,21 @@ def check_lists(bank: Bank) -> None:
     expect(told == ends, f"told {told}, ended {ends}")
     accounts = [key for key, _ in bank.all_rows("user") if key.startswith("account-of/")]
     expect(len(accounts) == 5, f"accounts listed: {accounts}")
+
+
+def check_told(bank: Bank) -> None:
+    """What left the bank was told once, and has arrived or was given up."""
+    names = Counter(
+        event.notification_id
+        for event in bank.all_events("notification")
+        if isinstance(event, NotificationRequested)
+    )
+    expect(set(names.values()) <= {1}, f"told more than once: {names}")
+    for _, row in bank.all_rows("notification"):
+        if isinstance(row, Notification):
+            expect(row.status in (Told.DELIVERED, Told.DEAD), f"neither arrived nor dead: {row}")
+            outside = row.channel != Channel.IN_APP and row.status == Told.DELIVERED
+            expect(not outside or row.notification_id in bank.arrived, f"nobody has it: {row}")
 
 
 def check_fold(bank: Bank) -> None:
@@ -1307,7 +1409,7 @@ def check_forgetting(bank: Bank) -> None:
         "credentials/",
         *simulated_risk.STAY,
     )
-    stay += ("accounts-of/", "account-of/", "has-account/")
+    stay += ("recipient/", "listing/", "accounts-of/", "account-of/", "has-account/")
     stay += ("rate/", "rate-board/", "rate-applied/", "rate-feed/")
     stay += ("method/", "methods/", "bookings/")
     open_credits = [k for k, row in bank.all_rows("account") if getattr(row, "paid", None) is False]

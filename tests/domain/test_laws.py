@@ -209,6 +209,7 @@ def test_a_notification_is_requested_once() -> None:
     )
     (said,) = then(NOTIFICATION, [], done)
     assert (said.user_id, said.template) == ("u-ada", "transaction_completed")
+    assert said.channel == "in_app"
     assert then(NOTIFICATION, [said], done) == []
     (said,) = then(NOTIFICATION, [], failure(Reason.ACCOUNT_FROZEN))
     assert said.data["reason"] == "ACCOUNT_FROZEN"

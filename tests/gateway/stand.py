@@ -62,6 +62,13 @@ class Stand:
     prefix: str
     bootstrap: str
 
+    async def post(self, session: aiohttp.ClientSession) -> list[dict[str, Any]]:
+        """The mails, SMS and push messages that have arrived."""
+        url = self.environment["STREAMBANK_SMS_URL"].replace("/sms", "/messages")
+        async with session.get(url) as response:
+            found: list[dict[str, Any]] = await response.json()
+        return found
+
 
 @contextmanager
 def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[Stand]:
@@ -70,6 +77,7 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
     With stores their projections run beside the worker.
     """
     gateway_port, ops_port, rail_port, projections_port, rates_port = free_ports(5)
+    mail_port, messages_port = free_ports(2)
     environment = {
         **os.environ,
         "STREAMBANK_KAFKA_BOOTSTRAP": kafka.bootstrap,
@@ -78,6 +86,10 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
         "STREAMBANK_OPS_PORT": str(ops_port),
         "STREAMBANK_RATES_URL": f"http://127.0.0.1:{rates_port}/rates.xml",  # nobody is there
         "STREAMBANK_RAIL_URL": f"http://127.0.0.1:{rail_port}",
+        "STREAMBANK_SMTP_PORT": str(mail_port),
+        "STREAMBANK_SMS_URL": f"http://127.0.0.1:{messages_port}/sms",
+        "STREAMBANK_PUSH_URL": f"http://127.0.0.1:{messages_port}/push",
+        "STREAMBANK_WEBHOOK_PRIVATE": "true",
         "STREAMBANK_JWT_SECRET": SECRET,
         "STREAMBANK_PROVIDER_SECRET": SECRET,
         "STREAMBANK_ADMIN_PASSWORD": PASSWORD,
@@ -88,7 +100,9 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
     _once(environment, "topics", "apply")
     rail = [sys.executable, "-m", "deploy.local.provider", "--port", str(rail_port)]
     notices = f"http://127.0.0.1:{gateway_port}/api/payments/webhooks/sandbox"
+    postbox = [sys.executable, "-m", "deploy.local.postbox", "--mail-port", str(mail_port)]
     commands = {
+        "postbox": ([*postbox, "--port", str(messages_port)], messages_port),
         "rail": ([*rail, "--file", str(directory / "rail.jsonl"), "--notify", notices], rail_port),
         "worker": ([*PIPELINE, "worker", "all"], ops_port),
         "gateway": ([*PIPELINE, "gateway"], gateway_port),
@@ -106,6 +120,7 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
             children[name] = Child(name, command, directory, environment=environment)
             children[name].start()
         _until(f"http://127.0.0.1:{rail_port}/health", children["rail"])
+        _until(f"http://127.0.0.1:{messages_port}/health", children["postbox"])
         _until(f"http://127.0.0.1:{ops_port}/readiness", children["worker"])
         _until(f"http://127.0.0.1:{gateway_port}/readiness", children["gateway"])
         if stores:
@@ -216,6 +231,11 @@ class Person:
 
     async def get(self, path: str, **headers: str) -> Got:
         return await self.ask("GET", path, **headers)
+
+    async def put(self, path: str, body: Any, *, wait: int | None = 20, **headers: str) -> Got:
+        if wait is not None:
+            headers["Prefer"] = f"wait={wait}"
+        return await self.ask("PUT", path, body, **headers)
 
     async def post(
         self, path: str, body: Any = None, *, wait: int | None = 20, **headers: str

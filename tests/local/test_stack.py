@@ -41,8 +41,17 @@ if TYPE_CHECKING:
 
 FETCHED = {"kafka", "stores"}
 STAND_IN = ROOT / "tests" / "local" / "stand_in" / "pipeline.py"
-PORTS = ("KAFKA_PORT", "RAIL_PORT", "OPS_PORT", "BESIDE_PORT", "PROJECTOR_PORT", "GATEWAY_PORT")
-PARTS = ("rail", "worker", "beside", "gateway")  # and, with stores, the projector
+PORTS = (
+    "KAFKA_PORT",
+    "RAIL_PORT",
+    "MAIL_PORT",
+    "MESSAGES_PORT",
+    "OPS_PORT",
+    "BESIDE_PORT",
+    "PROJECTOR_PORT",
+    "GATEWAY_PORT",
+)
+PARTS = ("rail", "postbox", "worker", "beside", "gateway")  # and, with stores, the projector
 NO_FILE = Path("/nonexistent")
 STORES = ("mariadb", "redis", "mongo")
 

@@ -63,7 +63,12 @@ def review(n: int) -> Change:
 
 
 def notification(n: int) -> Change:
-    document = {"user_id": f"u{n % 500}", "template": "done", "at_ms": NOON_MS + n // 3}
+    document = {
+        "user_id": f"u{n % 500}", "template": "done", "at_ms": NOON_MS + n // 3,
+        "notification_id": f"t{n:05d}", "channel": "in_app", "kind": "message", "data": {},
+        "status": "delivered", "attempt": 0, "tries_before": 0, "detail": "", "due_ms": None,
+        "number": None, "version": 1, "updated_ms": NOON_MS,
+    }  # fmt: skip
     return Change(kind=NOTIFICATIONS, key=f"t{n:05d}", version=1, document=document)
 
 
