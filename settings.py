@@ -127,6 +127,11 @@ class Settings:
     rate_limit_routes: tuple[str, ...] = _setting(
         (), "routes with a limit of their own, as `POST /api/auth/login=10/60`, separated by commas"
     )
+    login_failures_account: int = _setting(
+        10, "wrong passwords for one account in `login_window_s`; beyond it 429, right or wrong"
+    )
+    login_failures_address: int = _setting(300, "the same from one address, for any accounts")
+    login_window_s: float = _setting(900.0, "in which so many tries drip back")
     transaction_deadline_s: int = _setting(
         30, "default time in which a transaction must succeed, or is put back"
     )

@@ -315,7 +315,7 @@ def _mail_token(
     )
 
 
-def evolve(event: Said) -> Changes:
+def evolve(rows: Rows, event: Said) -> Changes:
     """What changes beside the user's own row."""
     match event:
         case CredentialsSet():
@@ -330,11 +330,15 @@ def evolve(event: Said) -> Changes:
             )
             return {mailed_key(event.user_id, event.purpose): kept}
         case PasswordChanged():  # by whichever way: a mailed token is good no more
-            return {mailed_key(event.user_id, Purpose.RESET): None}
+            return _without(rows, mailed_key(event.user_id, Purpose.RESET))
         case EmailConfirmed():
-            return {mailed_key(event.user_id, Purpose.CONFIRM): None}
+            return _without(rows, mailed_key(event.user_id, Purpose.CONFIRM))
         case PasswordResetRequested() | EmailConfirmationRequested():
             return {}
+
+
+def _without(rows: Rows, key: RowKey) -> Changes:
+    return {key: None} if key in rows else {}
 
 
 def credentials_key(user_id: str) -> RowKey:
@@ -345,7 +349,25 @@ def mailed_key(user_id: str, purpose: Purpose) -> RowKey:
     return f"mailed/{user_id}/{purpose}"
 
 
-def keys(command: Command) -> Sequence[RowKey]:
+def keys(command: Command | Said) -> Sequence[RowKey]:
+    user_id = command.user_id
+    match command:
+        case PasswordChanged():
+            return (mailed_key(user_id, Purpose.RESET),)
+        case EmailConfirmed():
+            return (user_key(user_id), mailed_key(user_id, Purpose.CONFIRM))
+        case (
+            CredentialsSet()
+            | MailTokenKept()
+            | PasswordResetRequested()
+            | EmailConfirmationRequested()
+        ):
+            return ()
+        case _:
+            return _keys_of_command(command)
+
+
+def _keys_of_command(command: Command) -> Sequence[RowKey]:
     user_id = command.user_id
     kept = command.kept_session_id if isinstance(command, ChangePassword) else None
     return (

@@ -345,7 +345,7 @@ def evolve(rows: Rows, event: Said) -> Changes:
             ended: Session = rows[key]
             return {
                 key: replace(ended, ended_ms=event.at_ms),
-                refresh_key(event.user_id, event.session_id): None,
+                **_without(rows, refresh_key(event.user_id, event.session_id)),
             }
         case SessionsEnded():
             kept = replace(
@@ -356,7 +356,7 @@ def evolve(rows: Rows, event: Said) -> Changes:
             )
             return {list_key(event.user_id): kept}
         case SessionsForgotten():
-            return {gone: None for due in event.due for gone in _rows_behind(due)}
+            return _without(rows, *(gone for due in event.due for gone in _rows_behind(due)))
 
 
 def _kept(rows: Rows, event: SessionKept) -> Changes:
@@ -384,12 +384,17 @@ def _opened(rows: Rows, event: SessionOpened) -> Changes:
     due, row = due_row(event.expires_ms, EXPIRED, key)
     evicted = event.evicted_session_id
     return {
-        **(dict.fromkeys(_rows_of(event.user_id, evicted)) if evicted else {}),
+        **(_without(rows, *_rows_of(event.user_id, evicted)) if evicted else {}),
         list_key(event.user_id): replace(list_of(rows, event.user_id), opened=event.number + 1),
         slot_key(event.user_id, event.number): SessionSlot(session_id=event.session_id),
         key: session,
         due: row,
     }
+
+
+def _without(rows: Rows, *keys: RowKey) -> dict[RowKey, None]:
+    """Those of the rows leave that are there: a fold of the public facts has no private ones."""
+    return {key: None for key in keys if key in rows}
 
 
 def _rows_of(user_id: str, session_id: str) -> tuple[RowKey, RowKey]:
@@ -442,12 +447,16 @@ def keys(message: Command | Said | Tick) -> Sequence[RowKey]:
             return (user_key(message.user_id), list_key(message.user_id), *found)
         case EndSessions():
             return (user_key(message.user_id), *kept_keys(message.user_id, message.kept_session_id))
-        case SessionOpened() | SessionsEnded():
+        case SessionOpened():
+            evicted = message.evicted_session_id
+            gone = _rows_of(message.user_id, evicted) if evicted else ()
+            return (list_key(message.user_id), *gone)
+        case SessionsEnded():
             return (list_key(message.user_id),)
         case SessionKept():
             return (refresh_key(message.user_id, message.session_id),)
         case SessionsForgotten():
-            return message.due
+            return tuple(key for due in message.due for key in _rows_behind(due))
         case _:
             return tick_keys(message)
 

@@ -510,7 +510,10 @@ def evolve(rows: Rows, event: Event | PrivateEvent) -> Changes:
         case ProfileChanged() | EmailChanged() | RolesSet():
             return _changed(rows, event, **_members(event))
         case EmailConfirmed():
-            return {**credentials.evolve(event), **_changed(rows, event, email_confirmed=True)}
+            return {
+                **credentials.evolve(rows, event),
+                **_changed(rows, event, email_confirmed=True),
+            }
         case KycSubmitted() | KycLevelSet() | KycRejected():
             return {**kyc.evolve(rows, event), **_changed(rows, event, **kyc.known(event))}
         case KycDetailsKept() | KycDecisionKept():
@@ -522,7 +525,7 @@ def evolve(rows: Rows, event: Event | PrivateEvent) -> Changes:
             | PasswordResetRequested()
             | EmailConfirmationRequested()
         ):
-            return credentials.evolve(event)
+            return credentials.evolve(rows, event)
         case (
             SessionOpened()
             | SessionRefreshed()
@@ -615,7 +618,7 @@ def has_account_key(user_id: str, account_id: str) -> RowKey:
 def keys(message: Message | Event | PrivateEvent) -> Sequence[RowKey]:
     if isinstance(message, AddressMessage):
         return _keys_of_address(message)
-    if isinstance(message, credentials.Command):
+    if isinstance(message, credentials.Command | credentials.Said):
         return credentials.keys(message)
     if isinstance(message, session.Command | session.Said | Tick):
         return session.keys(message)
@@ -632,7 +635,6 @@ def keys(message: Message | Event | PrivateEvent) -> Sequence[RowKey]:
             | SetRoles()
             | RolesSet()
             | ProfileChanged()
-            | EmailConfirmed()
             | KycSubmitted()
             | KycLevelSet()
             | KycRejected()

@@ -1,8 +1,9 @@
 """Who calls: JSON Web Tokens (RFC 7519, HS256), roles, and what a role may do.
 
-An access token says who (`sub`) and which roles; a refresh token only who, so that a new access
-token gets the roles of that moment. A verified token is kept until it expires: checking it again
-would cost more than the rest of a request.
+An access token says who (`sub`), which roles, and of which session (`sid`) that began when
+(`auth_time`); a refresh token only who and of which session, so that a new access token gets the
+roles of that moment. A verified token is kept until it expires: checking it again would cost more
+than the rest of a request. Whether its session lives is asked in `gateway/sessions.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import jwt
 from domain.user import Role
 from gateway.errors import Problem
 from gateway.log_outs import LogOuts
+from gateway.permissions import PERMISSIONS, Permission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,18 +27,20 @@ ISSUER = "streambank"
 REFRESH_S = 30 * 24 * 3600
 CACHED_TOKENS = 20_000
 
-ALL = frozenset(Role)
-STAFF_READS = frozenset({Role.SUPPORT, Role.OPERATOR, Role.COMPLIANCE, Role.SERVICE, Role.ADMIN})
-MONEY = frozenset({Role.OPERATOR, Role.SERVICE, Role.ADMIN})  # moves money on any account
-FREEZERS = MONEY | {Role.COMPLIANCE}
-RISK_READS = frozenset({Role.COMPLIANCE, Role.SUPPORT, Role.ADMIN})
-RISK_ASKS = RISK_READS | MONEY
-RISK_WORD = frozenset({Role.COMPLIANCE, Role.ADMIN})
-AUDITORS = frozenset({Role.COMPLIANCE, Role.ADMIN})
-TELLERS = MONEY | {Role.SUPPORT, Role.COMPLIANCE}  # tell users things
-EDITORS = frozenset({Role.OPERATOR, Role.ADMIN})  # of the texts
-ANALYSTS = frozenset({Role.ANALYST, Role.ADMIN})
-ADMINS = frozenset({Role.ADMIN})
+ALL = PERMISSIONS[Permission.OWN]
+STAFF_READS = PERMISSIONS[Permission.READ_ANY]
+MONEY = PERMISSIONS[Permission.MOVE_ANY]
+FREEZERS = PERMISSIONS[Permission.FREEZE]
+RISK_READS = PERMISSIONS[Permission.READ_RISK]
+RISK_ASKS = PERMISSIONS[Permission.ASK_RISK]
+RISK_WORD = PERMISSIONS[Permission.DECIDE_RISK]
+KYC_READS = PERMISSIONS[Permission.READ_KYC]
+KYC_WORD = PERMISSIONS[Permission.DECIDE_KYC]
+AUDITORS = PERMISSIONS[Permission.AUDIT]
+TELLERS = PERMISSIONS[Permission.TELL]
+EDITORS = PERMISSIONS[Permission.EDIT_TEXTS]
+ANALYSTS = PERMISSIONS[Permission.ANALYSE]
+ADMINS = PERMISSIONS[Permission.ADMINISTER]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class Caller:
 
     user_id: str
     roles: frozenset[Role]
+    session_id: str = ""  # empty: a token without a session, as tools issue them
+    auth_s: int = 0  # when the session began, Unix seconds
 
     def may(self, roles: Iterable[Role]) -> bool:
         """True when one of the caller's roles is among these."""
@@ -54,6 +60,16 @@ class Caller:
     def privileged(self) -> bool:
         """Its orders meet the blacklist alone, not the rules of behaviour."""
         return self.may(MONEY)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a token says of its session."""
+
+    user_id: str
+    session_id: str
+    token_id: str
+    auth_s: int
 
 
 NOBODY = Caller(user_id="", roles=frozenset())
@@ -75,11 +91,21 @@ class Tokens:
         self._log_outs = log_outs or LogOuts()
         self._told = told  # of each token that was logged out, its jti and when it expires
 
-    def issue(self, user_id: str, roles: Iterable[Role]) -> dict[str, Any]:
-        """The answer to a login."""
+    def issue(
+        self,
+        user_id: str,
+        roles: Iterable[Role],
+        session_id: str = "",
+        refresh_id: str | None = None,
+        auth_s: int | None = None,
+    ) -> dict[str, Any]:
+        """The answer to a login. `refresh_id`: the refresh token's `jti`."""
         now = int(time.time())
-        access = {"typ": "access", "roles": sorted(roles), "exp": now + self.access_s}
-        refresh = {"typ": "refresh", "exp": now + REFRESH_S}
+        session = {"sid": session_id, "auth_time": auth_s or now} if session_id else {}
+        access = {"typ": "access", "roles": sorted(roles), "exp": now + self.access_s, **session}
+        refresh = {"typ": "refresh", "exp": now + REFRESH_S, **session}
+        if refresh_id is not None:
+            refresh["jti"] = refresh_id
         return {
             "access_token": self._sign(user_id, now, access),
             "refresh_token": self._sign(user_id, now, refresh),
@@ -106,37 +132,48 @@ class Tokens:
             roles = frozenset(Role(name) for name in claims["roles"])
         except (KeyError, TypeError, ValueError) as exc:
             raise unauthenticated("the token's roles can't be read") from exc
-        caller = Caller(user_id=claims["sub"], roles=roles)
+        said = _claimed(claims)
+        caller = Caller(said.user_id, roles, said.session_id, said.auth_s)
         if len(self._verified) >= CACHED_TOKENS:
             self._verified.clear()
-        self._verified[token] = (caller, float(claims["exp"]), claims["jti"])
+        ended_by = said.session_id or said.token_id
+        self._verified[token] = (caller, float(claims["exp"]), ended_by)
         return caller
 
-    def refreshed(self, token: str) -> str:
-        """The user whom a refresh token stands for; 401 when it stands for none."""
-        return str(self._claims(token, "refresh")["sub"])
+    def refreshed(self, token: str) -> Claims:
+        """The session that a refresh token stands for; 401 when it stands for none."""
+        claims = _claimed(self._claims(token, "refresh"))
+        if not claims.session_id:
+            raise unauthenticated("the token is of no session: log in")
+        return claims
 
-    def withdraw(self, token: str) -> None:
-        """Log out: this gateway takes the refresh token no more. 401 when it is none."""
-        self._withdraw(self._claims(token, "refresh"))
+    def withdrawn(self, token: str) -> Claims:
+        """Log out: this gateway takes no token of the refresh token's session. 401 when it is none."""
+        return self._withdraw(self._claims(token, "refresh", ended=True))
 
-    def withdraw_access(self, authorization: str) -> None:
-        """The same for the access token in a header; what is none any more is let go."""
+    def withdrawn_access(self, authorization: str) -> Claims:
+        """The same for the access token in a header."""
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise unauthenticated("send Authorization: Bearer <access token>")
-        self._withdraw(self._claims(token.strip(), "access"))
+        return self._withdraw(self._claims(token.strip(), "access", ended=True))
 
-    def _withdraw(self, claims: dict[str, Any]) -> None:
-        self._log_outs.add(claims["jti"], int(claims["exp"]))
-        if self._told is not None:
-            self._told(claims["jti"], int(claims["exp"]))
+    def _withdraw(self, claims: dict[str, Any]) -> Claims:
+        said = _claimed(claims)
+        ended = said.session_id or said.token_id
+        until_s = int(time.time()) + REFRESH_S if said.session_id else int(claims["exp"])
+        if not self._log_outs.has(ended):
+            self._log_outs.add(ended, until_s)
+            if self._told is not None:
+                self._told(ended, until_s)
+        return said
 
     def _still_in(self, jti: str) -> None:
         if self._log_outs.has(jti):
             raise unauthenticated("the token was logged out")
 
-    def _claims(self, token: str, kind: str) -> dict[str, Any]:
+    def _claims(self, token: str, kind: str, *, ended: bool = False) -> dict[str, Any]:
+        """`ended`: a token of a session that has ended will do."""
         try:
             claims: dict[str, Any] = jwt.decode(
                 token,
@@ -151,8 +188,19 @@ class Tokens:
             raise unauthenticated("the token is not valid") from exc
         if claims.get("typ") != kind:
             raise unauthenticated(f"this is no {kind} token")
-        self._still_in(claims["jti"])
+        if not ended:
+            self._still_in(str(claims.get("sid") or claims["jti"]))
         return claims
+
+
+def _claimed(claims: dict[str, Any]) -> Claims:
+    began_s = claims.get("auth_time")
+    return Claims(
+        user_id=str(claims["sub"]),
+        session_id=str(claims.get("sid") or ""),
+        token_id=str(claims["jti"]),
+        auth_s=began_s if isinstance(began_s, int) else 0,
+    )
 
 
 def unauthenticated(detail: str) -> Problem:

@@ -33,5 +33,6 @@ class Call:
     idempotency_key: str | None = None
     authorization: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)  # of a response that streams
+    client: str = ""  # as it calls itself: User-Agent
     origin: str = ""  # the client's address, a space, the request's id
     read_source: str | None = None  # where what is answered was read

@@ -29,9 +29,12 @@ from gateway.errors import Problem
 from gateway.headers import NOTHING, Trace, prefer_of, trace_of
 from gateway.idempotency import key_of
 from gateway.models import Bulk, Empty, Logout, Undoing, parsed, parsed_lines, validated
+from gateway.user_models import EmailToken, EndedSession
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+
+    from pydantic import BaseModel
 
     from gateway.auth import Caller
     from gateway.routes import Route
@@ -133,6 +136,7 @@ async def _call(gateway: Gateway, route: Route, request: web.Request, trace: Tra
         query=request.query,
         prefer=prefer_of(headers.get("Prefer")) if route.command else NOTHING,
         authorization=headers.get("Authorization"),
+        client=headers.get("User-Agent", ""),
         origin=f"{request.remote or '-'} {request_id(request)}",
     )
     if route.body is not None:
@@ -172,6 +176,8 @@ async def _caller(gateway: Gateway, route: Route, request: web.Request) -> Calle
     if route.roles is not None:
         try:
             caller = gateway.tokens.caller(request.headers.get("Authorization"))
+            if caller.session_id:
+                caller = await gateway.sessions.admit(caller)
         except Problem as problem:
             refusal = problem
     limited = gateway.limiter is not None and route.path.startswith("/api/")
@@ -222,10 +228,10 @@ async def _bytes(route: Route, request: web.Request) -> bytes:
 
 async def _raw_body(route: Route, request: web.Request) -> Any:
     data = await _bytes(route, request)
-    if not data and (route.body is Empty or route.body is Logout or route.body is Undoing):
+    if not data and route.body is not None and route.body_in_query:
+        return _in_query(route.body, request.query)
+    if not data and route.body in (Empty, Logout, Undoing, EmailToken, EndedSession):
         return {}
-    if not data and route.body_in_query:
-        return dict(request.query)
     parse = _parser(route, request, data)
     if len(data) > ASIDE_BYTES:  # other requests are not to wait for it
         return await asyncio.to_thread(parse, data)
@@ -257,6 +263,13 @@ async def _read(request: web.Request, limit: int) -> bytes:
 
 def _too_large(limit: int) -> Problem:
     return Problem("BODY_TOO_LARGE", f"at most {limit} bytes")
+
+
+def _in_query(model: type[BaseModel], query: Mapping[str, str]) -> dict[str, Any]:
+    """The query as a body: where the model wants a truth value, its words."""
+    words = {"true": True, "false": False}
+    flags = {name for name, field in model.model_fields.items() if field.annotation is bool}
+    return {name: words.get(text, text) if name in flags else text for name, text in query.items()}
 
 
 def _is_json(content_type: str) -> bool:

@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 from gateway import answers
 from gateway.errors import CODES, MEDIA_TYPE
 from gateway.models import Bulk, BulkItem, Empty, Logout, Undoing
+from gateway.user_models import EmailToken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,7 +91,8 @@ def _operation(route: Route, names: dict[type, str]) -> dict[str, Any]:
         operation["x-roles"] = sorted(route.roles)
     if route.body is not None:
         operation["requestBody"] = {
-            "required": route.body not in (Empty, Logout, Undoing) and not route.body_in_query,
+            "required": route.body not in (Empty, Logout, Undoing, EmailToken)
+            and not route.body_in_query,
             "content": {"application/json": {"schema": {"$ref": names[route.body]}}},
         }
         if route.body is Bulk:

@@ -18,7 +18,9 @@ from gateway.past import Past
 from gateway.provider import CardTokens
 from gateway.queries import Queries
 from gateway.reads import ACCOUNTS, Reads
+from gateway.sessions import EVENTS, Sessions
 from gateway.shared import Shared
+from gateway.throttle import Throttle
 from gateway.waiting import Waiting
 from resilience.limiter import Limiter
 from schemas.codec import Codec
@@ -61,6 +63,9 @@ class Gateway:
             settings.jwt_secret, settings.access_token_s, log_outs, self.shared.log_out
         )
         self.card_tokens = CardTokens(settings.rail_url)
+        self.sessions = Sessions(self.queries, log_outs, settings.access_token_s)
+        self.waiting.listen("user", EVENTS, self.sessions.heard)
+        self.throttle = Throttle(self.shared, settings)
         self.passwords = Passwords(rounds=password_rounds)
         self.idempotency = Idempotency()
         self.owners = AccountOwners(self.reads)

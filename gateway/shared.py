@@ -63,6 +63,13 @@ redis.call('HSET', KEYS[1], 'tokens', string.format('%.17g', tokens), 'at', stri
 redis.call('EXPIRE', KEYS[1], math.ceil((limit - tokens) / rate) + 1)
 return {allowed and 1 or 0, string.format('%.17g', tokens)}
 """
+GIVE_BACK = """
+local held = redis.call('HGET', KEYS[1], 'tokens')
+if held then
+  local tokens = math.min(tonumber(ARGV[1]), tonumber(held) + 1)
+  redis.call('HSET', KEYS[1], 'tokens', string.format('%.17g', tokens))
+end
+"""
 
 
 class Shared:
@@ -147,6 +154,19 @@ class Shared:
             else:
                 return limiter.verdict(bool(took), float(tokens))
         return limiter.take((client, route), time.monotonic())
+
+    async def give_back(self, limiter: Limiter, client: str, route: str) -> None:
+        """Put the token back that `take` took: it is not to count."""
+        redis = self._there()
+        if redis is not None:
+            key = redis.key(f"rate_limit:{client}:{route}")
+            try:
+                await redis.run(GIVE_BACK, (key,), (limiter.limit,))
+            except Unavailable:
+                self._is_away()
+            else:
+                return
+        limiter.give_back((client, route))
 
     # log-outs
 

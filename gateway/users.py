@@ -1,16 +1,25 @@
-"""Users over HTTP: register, log in, refresh, log out, read, set roles."""
+"""Users over HTTP: register, read, change, set roles, and all of one on one page."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from domain.credentials import credentials_key
+from domain.mailed import Purpose, mailed_token, token_hash
+from domain.person import normalised
 from domain.saga import Reason
 from domain.user import (
     USER,
+    ChangeProfile,
+    ClaimAddress,
+    EmailChanged,
+    ProfileChange,
+    ProfileChanged,
     RegisterUser,
     Role,
     RolesSet,
@@ -18,15 +27,15 @@ from domain.user import (
     UserCommandRefused,
     UserRegistered,
     address_key,
-    credentials_key,
     user_key,
 )
 from gateway import auth, pages, views
 from gateway.answer import Answer, answer
 from gateway.errors import Problem, invalid, not_found
-from gateway.models import Login, Logout, RefreshToken, Registration, Roles
+from gateway.models import Registration, Roles
 from gateway.outcome import LOOK, Identity, identify, once, pursue, refused
 from gateway.reads import USERS
+from gateway.user_models import Profile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,15 +47,48 @@ if TYPE_CHECKING:
     from stores.questions import Questions
 
 
-def normalised(email: str) -> str:
-    """The address that can be had once: an e-mail without regard to case."""
-    return email.strip().lower()
+FRESH_S = 15 * 60  # a login so long ago is a moment ago
 
 
 def fingerprint(secret: str, body: Any) -> str:
     """A registration's fingerprint: keyed, for a bare hash of it would help to guess the password."""
     data = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
     return hmac.new(secret.encode(), data, hashlib.sha256).hexdigest()
+
+
+def hash_of_mail(call: Call, purpose: Purpose, user_id: str, mail_id: str) -> str:
+    """What is kept of the token that a mail will carry."""
+    secret = call.gateway.settings.mail_secret
+    return token_hash(mailed_token(secret, purpose, user_id, mail_id))
+
+
+def client_address(call: Call) -> str:
+    return call.origin.partition(" ")[0]
+
+
+def own(call: Call) -> str:
+    """The user_id in the path, which must be the caller's: 404 as for what does not exist."""
+    user_id = call.names["user_id"]
+    if user_id != call.caller.user_id:
+        raise not_found("no such user, or not yet")
+    return user_id
+
+
+async def password_hash(call: Call, user_id: str) -> str | None:
+    key = credentials_key(user_id)
+    row = await call.gateway.queries.row("user", user_id, key, versioned=False)
+    return None if row is None else str(row["password_hash"])
+
+
+async def check_password(call: Call, password: str) -> str:
+    """The hash that the caller's password fits; 422 when it fits none, 429 for too many of those."""
+    user_id = call.caller.user_id
+    attempt = await call.gateway.throttle.begin(user_id, client_address(call))
+    kept = await password_hash(call, user_id)
+    if not await call.gateway.passwords.check(password, kept) or kept is None:
+        raise invalid("/current_password", "WRONG_PASSWORD", "is not the password")
+    await attempt.was_right()
+    return kept
 
 
 async def register(call: Call) -> Answer:
@@ -102,6 +144,10 @@ class _Registering:
             roles=(Role.CUSTOMER,),
             actor_id=identity.resource_id,
             request_hash=identity.request_hash,
+            mail_id=identity.command_id,
+            token_hash=hash_of_mail(
+                call, Purpose.CONFIRM, identity.resource_id, identity.command_id
+            ),
         )
 
     def heard(self, heard: Heard) -> Answer | None:
@@ -130,53 +176,6 @@ class _Registering:
         return answer(views.user(row), 201) if row is not None else None
 
 
-async def login(call: Call) -> Answer:
-    """Tokens for e-mail and password; 401 says nothing about which of the two was wrong."""
-    body = call.body
-    assert isinstance(body, Login)
-    queries = call.gateway.queries
-    address = normalised(body.email)
-    owner = await queries.row("user", address, address_key(address), versioned=False)
-    user_id = owner["user_id"] if owner is not None else None
-    user: Row | None = None
-    password_hash = None
-    if user_id is not None and (user := await read(call, user_id)) is not None:
-        credentials = await queries.row("user", user_id, credentials_key(user_id), versioned=False)
-        password_hash = credentials["password_hash"] if credentials is not None else None
-    if not await call.gateway.passwords.check(body.password, password_hash) or user is None:
-        raise Problem("INVALID_CREDENTIALS", headers={"WWW-Authenticate": "Bearer"})
-    return _tokens(call, user)
-
-
-async def refresh(call: Call) -> Answer:
-    """New tokens, with the roles of now."""
-    body = call.body
-    assert isinstance(body, RefreshToken)
-    tokens = call.gateway.tokens
-    user = await read(call, tokens.refreshed(body.refresh_token))
-    if user is None:
-        raise auth.unauthenticated("the user is gone")
-    return _tokens(call, user)
-
-
-async def logout(call: Call) -> Answer:
-    body = call.body
-    assert isinstance(body, Logout)
-    tokens = call.gateway.tokens
-    if body.refresh_token is None and call.authorization is None:
-        raise invalid("/refresh_token", "REQUIRED", "is needed, or the access token's header")
-    if body.refresh_token is not None:
-        tokens.withdraw(body.refresh_token)
-    if call.authorization is not None:
-        tokens.withdraw_access(call.authorization)
-    return Answer(204)
-
-
-def _tokens(call: Call, user: Row) -> Answer:
-    issued = call.gateway.tokens.issue(user["user_id"], [Role(role) for role in user["roles"]])
-    return answer(issued, headers={"Cache-Control": "no-store"})
-
-
 async def read(call: Call, user_id: str) -> Row | None:
     return await call.gateway.queries.row("user", user_id, user_key(user_id))
 
@@ -189,6 +188,97 @@ async def get(call: Call) -> Answer:
     if row is None:
         raise not_found("no such user, or not yet")
     return answer(views.picked(views.user(row), call.query.get("fields")))
+
+
+async def change(call: Call) -> Answer:
+    """202, or 200 with the user. One's own; an admin may change anybody's but the e-mail."""
+    body = call.body
+    assert isinstance(body, Profile)
+    user_id = call.names["user_id"]
+    mine = user_id == call.caller.user_id
+    if not mine and (body.email is not None or not call.caller.may(auth.ADMINS)):
+        raise not_found("no such user, or not yet")
+    user = await read(call, user_id)
+    if user is None:
+        raise not_found("no such user, or not yet")
+    moves = body.email is not None and body.email != user["email"]
+    if moves:
+        await _check_fresh(call, body)
+        assert body.email is not None
+        await _check_free(call, normalised(body.email), user_id)
+
+    async def first(identity: Identity) -> Answer:
+        command = _profile_command(call, identity, user_id, body, moves)
+        return await pursue(call, identity, _ProfileChanging(call, identity, command))
+
+    request_hash = fingerprint(call.gateway.settings.jwt_secret, call.raw_body)
+    return await once(call, identify(call, request_hash=request_hash), first)
+
+
+async def _check_fresh(call: Call, body: Profile) -> None:
+    """Another e-mail is another way into the account: a token that lay about is not enough."""
+    if body.current_password is not None:
+        await check_password(call, body.current_password)
+    elif time.time() - call.caller.auth_s > FRESH_S:
+        raise invalid("/current_password", "REQUIRED", "is needed: the last login is long ago")
+
+
+def _profile_command(
+    call: Call, identity: Identity, user_id: str, body: Profile, moves: bool
+) -> ChangeProfile | ClaimAddress:
+    change = ProfileChange(name=body.name, phone=body.phone, language=body.language)
+    actor_id = call.caller.user_id
+    if not moves or body.email is None:
+        return ChangeProfile(user_id=user_id, change=change, actor_id=actor_id)
+    mail_id = identity.command_id
+    return ClaimAddress(
+        user_id=user_id,
+        address=normalised(body.email),
+        email=body.email,
+        claim_id=mail_id,
+        token_hash=hash_of_mail(call, Purpose.CONFIRM, user_id, mail_id),
+        change=change,
+        actor_id=actor_id,
+    )
+
+
+class _ProfileChanging:
+    """ChangeProfile or ClaimAddress on its way; the address answers first, the user a fact later."""
+
+    service = "user"
+
+    def __init__(
+        self, call: Call, identity: Identity, command: ChangeProfile | ClaimAddress
+    ) -> None:
+        self.call, self.identity, self.command = call, identity, command
+        self.aggregate_id = command.user_id
+        self.key = command.address if isinstance(command, ClaimAddress) else command.user_id
+        self.location = f"/api/users/{command.user_id}"
+        self.named = {"user_id": command.user_id}
+
+    def heard(self, heard: Heard) -> Answer | Look | None:
+        if not heard.answers(self.identity.command_id):
+            return None
+        event = heard.event
+        if isinstance(event, UserCommandRefused):
+            return refused(self.call, event.reason, self.named)
+        if isinstance(event, ProfileChanged | EmailChanged):
+            reads = self.call.gateway.reads
+            reads.told(self.call, USERS, self.aggregate_id, event.version)
+            return LOOK
+        return None
+
+    async def looked(self) -> Answer | None:
+        row = await read(self.call, self.aggregate_id)
+        if row is None:
+            return None
+        command, change = self.command, self.command.change
+        if isinstance(command, ClaimAddress) and row["claim_id"] != command.claim_id:
+            return None
+        wanted = {"name": change.name, "phone": change.phone, "language": change.language}
+        if any(text is not None and row[name] != text for name, text in wanted.items()):
+            return None
+        return answer(views.user(row))
 
 
 async def search(call: Call) -> Answer:

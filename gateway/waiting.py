@@ -26,7 +26,7 @@ from schemas.errors import Unreadable
 from streaming import is_fatal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from gateway.known import Known
     from schemas.codec import Codec
@@ -113,6 +113,8 @@ class Waiting:
         self._services = {f"{prefix}{service}.events": service for service in SERVICES}
         self._codec = codec
         self._watches: dict[Subject, list[Watch]] = {}
+        self._listeners: dict[tuple[str, bytes], Callable[[Any], None]] = {}
+        self._listened: set[str] = set()  # services that any listener hears
         self._stopping = threading.Event()
         self._live = False
         self._live_since_s = 0.0
@@ -153,6 +155,13 @@ class Waiting:
         self._watches.setdefault(subject, []).append(watch)
         WATCHES.inc()
         return watch
+
+    def listen(self, service: str, events: Sequence[type], listener: Callable[[Any], None]) -> None:
+        """Tell the listener, on the event loop, of each such event of the service, from the start."""
+        for event in events:
+            kind = f"streambank.{service}.{event.__name__}".encode()
+            self._listeners[service, kind] = listener
+        self._listened.add(service)
 
     def unwatch(self, subject: Subject, watch: Watch) -> None:
         watches = self._watches.get(subject, [])
@@ -215,7 +224,7 @@ class Waiting:
                 subject = (services[message.topic() or ""], message.key() or b"")
                 if known is not None and (value := message.value()) is not None:
                     known.heard(*subject, value, message.timestamp()[1])
-                if subject in watches:
+                if subject in watches or subject[0] in self._listened:
                     batch.append((subject, message.value(), message.headers()))
             if batch:
                 self._call(self._tell, batch)
@@ -228,21 +237,25 @@ class Waiting:
 
     def _tell(self, batch: Sequence[tuple[Subject, bytes, Any]]) -> None:
         for subject, value, headers in batch:
-            watches = self._watches.get(subject)
-            if not watches:
+            given = dict(headers or ())
+            watches = self._watches.get(subject, ())
+            listener = self._listeners.get((subject[0], given.get("ce_type", b"")))
+            if not watches and listener is None:
                 continue
             try:
                 event = self._codec.decode(value)
             except Unreadable as exc:  # a newer writer's: the row tells what became of it
                 log.warning("an event of %s can't be read: %s", subject[0], exc)
                 continue
-            given = dict(headers or ())
+            if listener is not None:
+                listener(event)
             heard = Heard(
                 event,
                 given.get("causation_id", b"").decode(errors="replace"),
                 given.get("correlation_id", b"").decode(errors="replace"),
             )
-            HEARD.inc()
+            if watches:
+                HEARD.inc()
             for watch in watches:
                 watch.put(heard)
 

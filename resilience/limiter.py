@@ -47,6 +47,13 @@ class Limiter:
             self._buckets.popitem(last=False)
         return self.verdict(allowed, tokens)
 
+    def give_back(self, client: Hashable) -> None:
+        """Put back a token that was taken: what it was for is not to count."""
+        held = self._buckets.get(client)
+        if held is not None:
+            tokens, at_s = held
+            self._buckets[client] = (min(float(self.limit), tokens + 1.0), at_s)
+
     def verdict(self, allowed: bool, tokens: float) -> Verdict:
         """What follows from a bucket that holds `tokens` now, wherever it is kept."""
         retry_s = 0.0 if allowed else (1.0 - tokens) / self._rate

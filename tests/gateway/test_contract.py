@@ -24,6 +24,7 @@ OPEN = {  # what the contract lets anyone ask
     "POST /api/auth/login",
     "POST /api/auth/refresh",
     "POST /api/auth/logout",
+    "POST /api/auth/password-reset",
     "GET /health",
     "GET /readiness",
     "GET /metrics",
@@ -68,7 +69,13 @@ async def test_who_needs_a_role(people: Town, route: Route) -> None:
 )
 async def test_what_is_not_there_may_come(people: Town, route: Route) -> None:
     admin = await people.admin()
-    bodies = {"decision": {"decision": "approve"}, "roles": {"roles": ["customer"]}}
+    bodies = {
+        "decision": {"decision": "approve"},
+        "roles": {"roles": ["customer"]},
+        "password": {"current_password": PASSWORD, "new_password": "another horse"},
+        "kyc": {"full_name": "Zoe", "date_of_birth": "1990-01-01", "country": "FR"},
+        "{user_id}": {"name": "Zoe"},
+    }
     body = bodies.get(route.path.rpartition("/")[2], {}) if route.body else None
     got = await admin.ask(route.method, somewhere(route), body, Idempotency_Key=str(uuid.uuid4()))
     assert (got.status, got.code) == (404, "NOT_FOUND")

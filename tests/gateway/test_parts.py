@@ -137,15 +137,19 @@ def test_a_trace_goes_on_with_a_new_span() -> None:
 
 def test_tokens_say_who_and_what() -> None:
     tokens = auth.Tokens("x" * 32, 60)
-    issued = tokens.issue("alice", [Role.CUSTOMER, Role.OPERATOR])
+    issued = tokens.issue("alice", [Role.CUSTOMER, Role.OPERATOR], "session", "token", 7)
     caller = tokens.caller(f"bearer {issued['access_token']}")
     assert caller == tokens.caller(f"Bearer {issued['access_token']}")
     assert (caller.user_id, caller.privileged) == ("alice", True)
-    assert tokens.refreshed(issued["refresh_token"]) == "alice"
+    assert (caller.session_id, caller.auth_s) == ("session", 7)
+    assert tokens.refreshed(issued["refresh_token"]) == auth.Claims("alice", "session", "token", 7)
+    alone = tokens.issue("alice", [Role.CUSTOMER])
+    assert tokens.caller(f"Bearer {alone['access_token']}").session_id == ""
     for wrong in (
         lambda: tokens.caller(f"Basic {issued['access_token']}"),
         lambda: tokens.caller(f"Bearer {issued['refresh_token']}"),
         lambda: tokens.refreshed(issued["access_token"]),
+        lambda: tokens.refreshed(alone["refresh_token"]),
         lambda: auth.Tokens("y" * 32, 60).caller(f"Bearer {issued['access_token']}"),
     ):
         with pytest.raises(Problem) as refused:
@@ -160,6 +164,15 @@ def test_every_byte_of_a_long_password_counts() -> None:
     assert not passwords.matches(long[:-1], kept)
     assert not passwords.matches("p" * 72, kept)
     assert not passwords.matches("a\x00c", passwords.hashed("a\x00b", rounds=4))
+
+
+def test_what_is_put_back_does_not_count() -> None:
+    limiter = Limiter(limit=2, window_s=30.0)
+    for _ in range(5):
+        assert limiter.take("a", 0.0).allowed
+        limiter.give_back("a")
+    assert [limiter.take("a", 0.0).allowed for _ in range(3)] == [True, True, False]
+    limiter.give_back("nobody")
 
 
 def test_a_bucket_is_spent_and_drips_full_again() -> None:

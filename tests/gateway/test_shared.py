@@ -107,6 +107,20 @@ async def test_a_limit_counts_over_processes_and_as_the_one_in_memory(
         await until(dripped, "a token has dripped in")
 
 
+async def test_what_is_put_back_in_one_process_is_there_in_the_other(
+    redis_server: Server, prefix: str
+) -> None:
+    limiter = Limiter(2, 3_600.0)
+    async with gateway(redis_server, prefix) as one, gateway(redis_server, prefix) as other:
+        for n in range(4):
+            assert (await (one, other)[n % 2].take(limiter, "a", "guesses")).allowed
+            await (other, one)[n % 2].give_back(limiter, "a", "guesses")
+        taken = [(await other.take(limiter, "a", "guesses")).allowed for _ in range(3)]
+        assert taken == [True, True, False]
+        await one.give_back(limiter, "nobody", "guesses")
+        assert (await one.take(limiter, "nobody", "guesses")).remaining == 1
+
+
 async def test_a_log_out_reaches_gateways_that_run_and_that_start_later(
     redis_server: Server, prefix: str
 ) -> None:
