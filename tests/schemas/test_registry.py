@@ -14,7 +14,7 @@ from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from schemas.codec import Codec
-from schemas.records import names, schema_id, text, whole
+from schemas.records import fingerprint, names, schema_id, whole
 from schemas.registry import CONTENT_TYPE, Registry
 from tests.schemas.test_codec import DEBITED
 
@@ -67,7 +67,8 @@ async def test_confluents_client_finds_subjects_and_versions(url: str) -> None:
     latest = await asyncio.to_thread(client.get_latest_version, SUBJECT)
     assert latest.schema_id == schema_id(whole(NAME))
     assert latest.version == versions[-1]
-    assert json.loads(latest.schema.schema_str) == json.loads(text(NAME))
+    # what it means: docs may be written better after a release, and the release keeps its own
+    assert fingerprint(json.loads(latest.schema.schema_str)) == fingerprint(whole(NAME))
     one = await asyncio.to_thread(client.get_version, SUBJECT, 1)
     assert (one.subject, one.version) == (SUBJECT, 1)
 
@@ -106,7 +107,8 @@ def test_errors(path: str, status: int, code: int) -> None:
 def test_what_else_is_answered() -> None:
     registry, id_ = Registry(), schema_id(whole(NAME))
     assert registry.answer("/schemas/types") == (200, ["AVRO"])
-    assert registry.answer(f"/schemas/ids/{id_}/schema") == (200, whole(NAME))
+    status, schema = registry.answer(f"/schemas/ids/{id_}/schema")
+    assert (status, fingerprint(schema)) == (200, fingerprint(whole(NAME)))
     _, subjects = registry.answer(f"/schemas/ids/{id_}/subjects")
     assert {SUBJECT, f"account.inbox-{NAME}", f"payment.inbox-{NAME}"} <= set(subjects)
     _, versions = registry.answer(f"/schemas/ids/{id_}/versions")
