@@ -265,6 +265,7 @@ def test_amounts_fade_and_stay_small() -> None:
     for _ in range(3 * MEMORY):
         customer = behaviour.learnt_from({}, customer, order(amount_minor=10**15), NOON_MS)
     amounts = customer.amounts["USD"]
+    assert int(amounts.squares) == amounts.orders * 10**30
     assert MEMORY // 2 <= amounts.orders <= MEMORY
     assert amounts.sum_minor == amounts.orders * 10**15 < 2**63
 
