@@ -224,7 +224,7 @@ class Client:
     """
 
     addresses: tuple[str, ...]  # the client's IP address, and the networks that it is in
-    iban: str  # what an IBAN is listed by, see gateway/risk.py
+    iban: str  # keyed hash of the IBAN that is paid out to; empty: none
     countries: tuple[str, ...]  # ISO 3166-1 alpha-2, of the payment method
 
 

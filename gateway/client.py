@@ -1,11 +1,17 @@
-"""Whence an order comes, for risk's blacklist: the client's address and the networks that it is in."""
+"""Whence an order comes and where outside the bank it goes, for risk's blacklist.
+
+A card's or an IBAN's number is kept nowhere: an IBAN is listed, and known again, by its keyed hash.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ipaddress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from domain.payment_methods import MethodKind, method_key, owner_of
 from domain.saga import Client
 
 if TYPE_CHECKING:
@@ -15,12 +21,27 @@ if TYPE_CHECKING:
 PREFIXES = {4: (24, 16), 6: (64, 48)}
 
 
-def client_of(call: Call) -> Client | None:
-    """None for staff and machines: they work from the bank's own networks."""
-    if call.caller.privileged:
+async def client_of(call: Call, method_id: str | None) -> Client | None:
+    """None where nothing is to be looked at. Staff and machines work from the bank's own networks."""
+    addresses = () if call.caller.privileged else addresses_of(call.origin.partition(" ")[0])
+    iban, countries = await _method(call, method_id) if method_id is not None else ("", ())
+    if not (addresses or iban or countries):
         return None
-    addresses = addresses_of(call.origin.partition(" ")[0])
-    return Client(addresses=addresses, iban="", countries=()) if addresses else None
+    return Client(addresses=addresses, iban=iban, countries=countries)
+
+
+async def _method(call: Call, method_id: str) -> tuple[str, tuple[str, ...]]:
+    """What a payment method is listed by, and its country."""
+    row = await call.gateway.queries.row("payment", owner_of(method_id), method_key(method_id))
+    if row is None:
+        return "", ()  # payment will refuse it
+    iban = row["fingerprint"] if row["kind"] == MethodKind.IBAN else ""
+    return iban, (row["country"],) if row["country"] else ()
+
+
+def of_number(secret: str, number: str) -> str:
+    """Tells the same number again, and nobody without the secret which one it is."""
+    return hmac.new(secret.encode(), number.encode(), hashlib.sha256).hexdigest()
 
 
 @lru_cache(maxsize=10_000)

@@ -5,8 +5,6 @@ POST --check--> provider's token --AddPaymentMethod--> payment.inbox
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from typing import TYPE_CHECKING, Any
 
 from domain.payment_methods import (
@@ -25,6 +23,7 @@ from domain.saga import Reason
 from domain.user import user_key
 from gateway import auth, pages, views
 from gateway.answer import Answer, answer
+from gateway.client import of_number
 from gateway.errors import Problem, invalid, not_found
 from gateway.outcome import LOOK, identify, once, pursue, refused
 from gateway.payment_models import NewPaymentMethod, bank_of, brand_of
@@ -64,11 +63,6 @@ async def _holder(call: Call, body: NewPaymentMethod) -> str:
     if await call.gateway.queries.row("user", user_id, user_key(user_id)) is None:
         raise invalid("/user_id", Reason.USER_NOT_FOUND, "is no user")
     return user_id
-
-
-def _of_number(secret: str, number: str) -> str:
-    """Tells the same number again, and nobody without the secret which one it is."""
-    return hmac.new(secret.encode(), number.encode(), hashlib.sha256).hexdigest()
 
 
 class _Adding:
@@ -118,7 +112,7 @@ def _command(
         kind=MethodKind(body.type),
         provider=settings.provider,
         token=token,
-        fingerprint=_of_number(settings.fingerprint_secret, number),
+        fingerprint=of_number(settings.fingerprint_secret, number),
         brand=brand_of(number) if body.number else "",
         last_four=number[-4:],
         expiry_month=body.exp_month or 0,

@@ -15,6 +15,7 @@ from domain.transaction import CreateTransaction, TransactionCommandRefused
 from domain.transaction import Status as TransactionStatus
 from gateway import auth, views
 from gateway.answer import Answer, answer
+from gateway.client import client_of
 from gateway.errors import invalid, not_found
 from gateway.outcome import LOOK, identify, once, pursue, refused
 from gateway.payment_models import NewPayment, NewRefund
@@ -50,6 +51,7 @@ async def create(call: Call) -> Answer:
             reference=body.reference or "",
             metadata=body.metadata or {},
             terms=Terms(payment_method_id=body.payment_method_id),
+            client=await client_of(call, body.payment_method_id),
         )
         return await pursue(call, identity, _Charging(call, identity, command))
 

@@ -16,11 +16,12 @@ from domain.blacklist import (
 from domain.risk import DecideReview, ReviewDecided, ReviewStatus, RiskCommandRefused, review_key
 from gateway import lists, pages, views
 from gateway.answer import Answer, answer
+from gateway.client import of_number
 from gateway.errors import Problem, not_found, state_unavailable
 from gateway.models import ReviewDecision
 from gateway.outcome import LOOK, identify, once, pursue, refused
 from gateway.reads import REVIEWS
-from gateway.risk_models import BlacklistEntry, BlacklistRemoval
+from gateway.risk_models import BlacklistEntry, BlacklistRemoval, is_hash
 from stores.questions import Wanted
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ async def add(call: Call) -> Answer:
     assert isinstance(body, BlacklistEntry)
     command = AddToBlacklist(
         kind=BlacklistKind(body.kind),
-        value=body.listed,
+        value=_value(call, body),
         note=body.note or "",
         actor_id=call.caller.user_id,
     )
@@ -215,13 +216,20 @@ async def remove(call: Call) -> Answer:
     body = call.body
     assert isinstance(body, BlacklistRemoval)
     command = RemoveFromBlacklist(
-        kind=BlacklistKind(body.kind), value=body.listed, actor_id=call.caller.user_id
+        kind=BlacklistKind(body.kind), value=_value(call, body), actor_id=call.caller.user_id
     )
 
     async def first(identity: Identity) -> Answer:
         return await pursue(call, identity, _Listing(call, identity, command))
 
     return await once(call, identify(call), first)
+
+
+def _value(call: Call, body: BlacklistRemoval) -> str:
+    """An IBAN is listed by its hash; one that stands in the list may be named by that."""
+    if body.kind != BlacklistKind.IBAN or is_hash(body.value):
+        return body.listed
+    return of_number(call.gateway.settings.fingerprint_secret, body.listed)
 
 
 class _Listing:

@@ -17,6 +17,7 @@ from gateway.models import Amount, Body, Id, NewTransaction, Note
 
 COUNTRY = re.compile(r"[A-Z]{2}")
 IBAN = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
+HASH = re.compile(r"[0-9a-f]{64}")
 KINDS = tuple(kind.value for kind in BlacklistKind)
 
 
@@ -42,6 +43,11 @@ class BlacklistEntry(BlacklistRemoval):
     note: Note | None = None
 
 
+def is_hash(value: str) -> bool:
+    """What an IBAN is listed by."""
+    return HASH.fullmatch(value) is not None
+
+
 def written(kind: str, value: str) -> str | None:
     """One way to write each thing; None for what is no such thing."""
     match BlacklistKind(kind):
@@ -49,7 +55,7 @@ def written(kind: str, value: str) -> str | None:
             return None if "/" in value else value
         case BlacklistKind.IBAN:
             iban = value.replace(" ", "").upper()
-            return iban if IBAN.fullmatch(iban) else None
+            return value if is_hash(value) else iban if IBAN.fullmatch(iban) else None
         case BlacklistKind.ADDRESS:
             return listed_address(value)
         case BlacklistKind.COUNTRY:

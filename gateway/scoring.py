@@ -24,7 +24,7 @@ from domain.risk_rules import reason_of
 from domain.saga import Client, Order, Rail, Reason, TransactionType
 from gateway import views
 from gateway.answer import Answer, answer
-from gateway.client import addresses_of
+from gateway.client import addresses_of, of_number
 from gateway.errors import invalid
 from gateway.outcome import LOOK, identify, once, pursue, refused
 from gateway.rehearsal import as_row
@@ -49,7 +49,7 @@ async def score(call: Call) -> Answer:
     """200. Read from the owner's rows; nothing is written, and nobody is told."""
     body = call.body
     assert isinstance(body, OrderToScore)
-    order, client = await _order(call, body), _client(body)
+    order, client = await _order(call, body), _client(call, body)
     keys = scoring_keys(order, client)
     queries = call.gateway.queries
     found = await queries.rows(SERVICE, queries.partition(order.owner_id), keys)
@@ -103,11 +103,13 @@ async def _order(call: Call, body: OrderToScore) -> Order:
     )
 
 
-def _client(body: OrderToScore) -> Client:
+def _client(call: Call, body: OrderToScore) -> Client:
     iban = body.iban or ""
     countries = {country for country in (body.country, iban[:2]) if country}
     return Client(
-        addresses=addresses_of(body.address or ""), iban=iban, countries=tuple(sorted(countries))
+        addresses=addresses_of(body.address or ""),
+        iban=of_number(call.gateway.settings.fingerprint_secret, iban) if iban else "",
+        countries=tuple(sorted(countries)),
     )
 
 

@@ -73,10 +73,10 @@ async def create(call: Call) -> Answer:
     assert isinstance(body, NewTransaction)
 
     if body.dry_run:
-        return await rehearsed(call, _order(call, identify(call), body, await _owner(call, body)))
+        return await rehearsed(call, await _order(call, identify(call), body))
 
     async def first(identity: Identity) -> Answer:
-        command = _order(call, identity, body, await _owner(call, body))
+        command = await _order(call, identity, body)
         return await pursue(call, identity, Creation(call, identity, command))
 
     return await once(call, identify(call), first)
@@ -106,9 +106,8 @@ def _destination(body: NewTransaction) -> str | None:
     return body.destination_account_id
 
 
-def _order(
-    call: Call, identity: Identity, body: NewTransaction, owner_id: str
-) -> CreateTransaction:
+async def _order(call: Call, identity: Identity, body: NewTransaction) -> CreateTransaction:
+    owner_id = await _owner(call, body)
     return CreateTransaction(
         transaction_id=identity.resource_id,
         type=TransactionType(body.type),
@@ -126,7 +125,7 @@ def _order(
         metadata=body.metadata or {},
         request_hash=identity.request_hash,
         terms=_terms(body, owner_id),
-        client=client_of(call),
+        client=await client_of(call, body.payment_method_id),
     )
 
 

@@ -198,6 +198,25 @@ async def test_what_may_be_listed(
     assert scored.json["decision"] == "approve"
 
 
+async def test_nothing_is_paid_out_to_a_listed_iban(people: Town) -> None:
+    alice, source = await funded(people, "alice", 1_000)
+    officer, admin = await people.staff("compliance"), await people.admin()
+    iban = "GB82 WEST 1234 5698 7654 32"
+    kept = await alice.post("/api/payment-methods", {"type": "iban", "iban": iban})
+    assert kept.status == 201, kept.text
+    order = {"type": "withdrawal", "amount": 5, "source_account_id": source}
+    order["payment_method_id"] = kept.json["payment_method_id"]
+    listed = await entry(officer, "POST", "iban", iban)
+    assert (listed.status, listed.json["value"]) == (201, kept.json["fingerprint"])
+    assert (await alice.pay(**order)).code == "BLACKLISTED"
+    assert (await admin.pay(**order)).code == "BLACKLISTED"
+    assert (await entry(officer, "DELETE", "iban", listed.json["value"])).status == 200
+    assert (await entry(officer, "POST", "country", "GB")).status == 201
+    assert (await alice.pay(**order)).code == "BLACKLISTED"
+    assert (await entry(officer, "DELETE", "country", "GB")).status == 200
+    assert (await alice.pay(**order)).status == 201
+
+
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
