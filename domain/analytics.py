@@ -159,7 +159,7 @@ class Clock:
 class Window:
     """Row `window/<interval>/<start_ms>/<partition>`: this partition's share, by `type/currency`."""
 
-    interval: str
+    interval: Interval
     start_ms: int
     figures: dict[str, Figures]
     version: int

@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from agents.account import SERVICE as ACCOUNT
-from agents.analytics import SERVICE as ANALYTICS
-from agents.audit import SERVICE as AUDIT
 from agents.envelope import Input
-from agents.notification import SERVICE as NOTIFICATION
-from agents.payment import SERVICE as PAYMENT
 from agents.relay import copies
-from agents.risk import SERVICE as RISK
-from agents.transact import Gathering, Service, Transactor
-from agents.transaction import SERVICE as TRANSACTION
-from agents.user import SERVICE as USER
+from agents.transact import Gathering, Transactor
 from domain.account import OpenAccount
 from domain.saga import Rail, TransactionType
 from domain.transaction import CreateTransaction
+from pipeline import SERVICES
 from proof.reader import LogRecord
 from proof.verify import ORDER, Difference, Different, Evidence, Sums, across, walk
 from schemas.codec import Codec
@@ -30,9 +23,6 @@ if TYPE_CHECKING:
 
 PARTITIONS = 3
 START_MS = 1_800_000_000_000
-SERVICES: dict[str, Service] = {
-    s.name: s for s in (USER, ACCOUNT, TRANSACTION, PAYMENT, NOTIFICATION, AUDIT, ANALYTICS, RISK)
-}
 
 
 class Bank:
