@@ -1,0 +1,1 @@
+"""A day in the bank's life, over HTTP: `make demo`, on the running system or one started for it."""
