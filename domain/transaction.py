@@ -198,7 +198,10 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reversal:
-    """Row `reversal/<original's transaction_id>`, once something was to undo the original."""
+    """Row `reversal/<original's transaction_id>`, once something was to undo the original.
+
+    And `grant/<original's>/<transaction_id>`: decided once for this order, whatever was said.
+    """
 
     reversal_id: str | None  # whom it is granted to; None: to nobody any more
     at_ms: int
@@ -276,7 +279,7 @@ def decide(  # noqa: C901 - a case a message
         case TransactionCreated():
             return _grant(rows, message, at_ms)
         case TransactionFailed() | TransactionCancelled():
-            return _release(rows, message.order, at_ms)
+            return _release(rows, message, at_ms)
         case SetPriceList():
             return set_list(rows, message, at_ms)
         case PriceListSet():
@@ -469,6 +472,8 @@ def _grant(rows: Rows, fact: TransactionCreated, at_ms: int) -> Sequence[Event]:
     order = fact.order
     original_id = _original_id(order)
     reversal: Reversal | None = rows.get(reversal_key(original_id))
+    if decided_key(order) in rows:
+        return ()
     if reversal is not None and reversal.reversal_id == order.transaction_id:
         return ()
     reason = _irreversible(rows.get(transaction_key(original_id)), reversal, order)
@@ -517,10 +522,16 @@ def _is_opposite(order: Order, original: Order) -> bool:
     )
 
 
-def _release(rows: Rows, order: Order, at_ms: int) -> Sequence[Event]:
+def _release(
+    rows: Rows, fact: TransactionFailed | TransactionCancelled, at_ms: int
+) -> Sequence[Event]:
+    """The grant is free again. What was cancelled before it asked is to meet that, too."""
+    order = fact.order
     original_id = _original_id(order)
     reversal: Reversal | None = rows.get(reversal_key(original_id))
-    if reversal is None or reversal.reversal_id != order.transaction_id:
+    granted = reversal is not None and reversal.reversal_id == order.transaction_id
+    unasked = isinstance(fact, TransactionCancelled) and decided_key(order) not in rows
+    if not granted and not unasked:
         return ()
     return (
         ReversalReleased(transaction_id=original_id, reversal_id=order.transaction_id, at_ms=at_ms),
@@ -637,7 +648,7 @@ def _refuse(
     )
 
 
-def evolve(rows: Rows, event: Event) -> Changes:
+def evolve(rows: Rows, event: Event) -> Changes:  # noqa: C901 - a case an event
     match event:
         case TransactionCreated():
             return {transaction_key(event.order.transaction_id): _created(event)}
@@ -653,14 +664,15 @@ def evolve(rows: Rows, event: Event) -> Changes:
             return forgotten(rows, event.due)
         case ReversalGranted():
             return _granted(rows, event)
+        case ReversalRefused():
+            return _decided(rows, decided_key(event.order), event.order.transaction_id, event.at_ms)
         case ReversalReleased():
-            row = Reversal(reversal_id=None, at_ms=event.at_ms)
-            return {reversal_key(event.transaction_id): row}
+            return _released(rows, event)
         case PriceListSet() | PriceListApplied():
             return listed(event)
         case CancelRequested() | TransactionCommandRefused():
             return {}
-        case ReversalRefused() | PriceListRefused():
+        case PriceListRefused():
             return {}
         case _:
             assert_never(event)
@@ -725,12 +737,28 @@ def _held(rows: Rows, event: TransactionHeld) -> Changes:
 
 def _granted(rows: Rows, event: ReversalGranted) -> Changes:
     """The grant, until the original is long forgotten; its leaving is asked for once."""
-    key = reversal_key(_original_id(event.order))
+    key, decided = reversal_key(_original_id(event.order)), decided_key(event.order)
     row = Reversal(reversal_id=event.order.transaction_id, at_ms=event.at_ms)
-    if key in rows:
-        return {key: row}
-    due, expiry = forget(rows, event.at_ms, key)
-    return {key: row, due: expiry}
+    leaving = (decided,) if key in rows else (key, decided)
+    due, expiry = forget(rows, event.at_ms, *leaving)
+    return {key: row, decided: row, due: expiry}
+
+
+def _released(rows: Rows, event: ReversalReleased) -> Changes:
+    key = reversal_key(event.transaction_id)
+    decided = grant_key(event.transaction_id, event.reversal_id)
+    row: Reversal | None = rows.get(key)
+    changes: dict[RowKey, Any] = {}
+    if row is not None and row.reversal_id == event.reversal_id:
+        changes[key] = Reversal(reversal_id=None, at_ms=event.at_ms)
+    if decided not in rows:
+        changes |= _decided(rows, decided, event.reversal_id, event.at_ms)
+    return changes
+
+
+def _decided(rows: Rows, key: RowKey, reversal_id: str, at_ms: int) -> Changes:
+    due, expiry = forget(rows, at_ms, key)
+    return {key: Reversal(reversal_id=reversal_id, at_ms=at_ms), due: expiry}
 
 
 def transaction_key(transaction_id: str) -> RowKey:
@@ -739,6 +767,15 @@ def transaction_key(transaction_id: str) -> RowKey:
 
 def reversal_key(original_transaction_id: str) -> RowKey:
     return f"reversal/{original_transaction_id}"
+
+
+def decided_key(order: Order) -> RowKey:
+    """Of an order that undoes another: whether it was granted, decided once."""
+    return grant_key(_original_id(order), order.transaction_id)
+
+
+def grant_key(original_transaction_id: str, transaction_id: str) -> RowKey:
+    return f"grant/{original_transaction_id}/{transaction_id}"
 
 
 def keys(message: Message | Event) -> Sequence[RowKey]:
@@ -756,7 +793,8 @@ def keys(message: Message | Event) -> Sequence[RowKey]:
         case TransactionCreated() | ReversalGranted() | ReversalRefused():
             return (*_keys_of(message.order), expiry_key(message.at_ms))
         case ReversalReleased():
-            return (reversal_key(message.transaction_id),)
+            own = grant_key(message.transaction_id, message.reversal_id)
+            return (reversal_key(message.transaction_id), own, expiry_key(message.at_ms))
         case _:
             return (transaction_key(_transaction_id(message)),)
 
@@ -767,7 +805,8 @@ def _keys_of(order: Order) -> Sequence[RowKey]:
     if not undoes(order):
         return (own,)
     original_id = _original_id(order)
-    return (own, transaction_key(original_id), reversal_key(original_id))
+    original = transaction_key(original_id)
+    return (own, original, reversal_key(original_id), decided_key(order))
 
 
 def aggregate_id(event: Event) -> str:

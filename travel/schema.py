@@ -567,6 +567,7 @@ AGGREGATES = {table.prefix: table.aggregate for table in TABLES} | {
     "credentials/": _first,
     **dict.fromkeys(("kyc/", "mailed/", "refresh/", "sessions-of/", "session-slot/"), _first),
     "booking-at/": _first,
+    "grant/": _first,
     "address/": lambda rest: rest,
 }
 

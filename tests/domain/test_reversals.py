@@ -236,3 +236,41 @@ def test_nothing_moves_before_the_grant() -> None:
     town.send(undoing(transfer(2_000))).run(until=ReversalGranted)
     assert not any(isinstance(e, AccountDebited) and e.order.transaction_id == "r-t1"
                    for e in town.said)  # fmt: skip
+
+
+def test_an_order_is_granted_or_refused_once_however_late_it_asks_again() -> None:
+    """The second word would move money for an order that has failed."""
+    (asked,) = then(TRANSACTION, [], undoing(payment(2_000)))
+    refused = then(TRANSACTION, CREATED, asked)
+    completed = [*CREATED, *refused, DONE[-1]]
+    assert then(TRANSACTION, completed, asked) == []
+
+
+def test_a_grant_that_was_taken_back_is_not_given_to_the_same_order_again(town: Scenario) -> None:
+    done(town, transfer(2_000))
+    town.freeze("ada").run()
+    done(town, undoing(transfer(2_000)))
+    (asked,) = [
+        event
+        for event in town.said
+        if isinstance(event, TransactionCreated) and event.order.transaction_id == "r-t1"
+    ]
+    town.send(asked).run().check()
+    assert town.rows["transaction"]["reversal/t1"].reversal_id is None
+
+
+def test_what_was_cancelled_before_it_asked_is_not_granted() -> None:
+    """It comes late where its message was put aside and given again."""
+    town = bank()
+    done(town, transfer(2_000))
+    town.send(undoing(transfer(2_000))).run(until=TransactionCreated)
+    put_aside = town.queue.copy()
+    town.queue.clear()
+    cancel = replace(town.cancel().queue.pop()[1], transaction_id="r-t1")
+    town.send(cancel).run()
+    town.queue.extend(put_aside)
+    town.run().check()
+    assert isinstance(town.final("r-t1"), TransactionCancelled)
+    assert isinstance(
+        done(town, undoing(transfer(2_000), transaction_id="r2")), TransactionCompleted
+    )
