@@ -241,6 +241,8 @@ def check(
 def _unusable(method: PaymentMethod | None, order: Order, at_ms: int) -> Reason | None:
     if method is None or method.status is MethodStatus.REMOVED:
         return Reason.PAYMENT_METHOD_NOT_FOUND
+    if method.user_id != order.owner_id:  # who shares the partition sees it, and may not use it
+        return Reason.PAYMENT_METHOD_NOT_FOUND
     charged = charges(order)
     if (method.kind is MethodKind.CARD) is not charged:
         return Reason.PAYMENT_METHOD_UNSUITABLE

@@ -120,6 +120,7 @@ RAIL = "rail.inbox"  # read by agents/perform.py, which answers with RailAnswere
 EMAIL, SMS, PUSH, WEBHOOK = "email.inbox", "sms.inbox", "push.inbox", "webhook.inbox"
 
 OWNER = "order.owner_id"
+RISK_SERVICE = RISK.partition(".")[0]
 SOURCE = "order.source_account_id"
 DESTINATION = "order.destination_account_id"
 ORDER = "order.transaction_id"
@@ -247,7 +248,12 @@ def _needs_nothing_first(fact: TransactionCreated) -> bool:
 
 
 def _may_have_reserved(fact: TransactionFailed) -> bool:
-    return not fact.order.privileged and fact.reason not in NOT_RESERVED
+    """An order may make no sense at once, or to its hold or its payment, which are asked later."""
+    if fact.order.privileged:
+        return False
+    if fact.reason is Reason.INVALID_COMMAND:
+        return any(step.service == RISK_SERVICE for step in fact.steps)
+    return fact.reason not in NOT_RESERVED
 
 
 def _by_customer(fact: TransactionCancelled) -> bool:

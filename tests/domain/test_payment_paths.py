@@ -451,3 +451,20 @@ def test_a_notice_that_fits_nothing(
     assert isinstance(refused, ProviderNoticeRefused)
     assert refused.reason is reason
     assert payment(town).status is Status.REQUESTED
+
+
+def test_a_card_of_someone_else_is_not_charged(town: Scenario) -> None:
+    """It is there, where both users share a partition."""
+    town.send(method("u-ada.card", actor_id="u-ada"), "payment").run()
+    town.send(pay_in(700, "u-ada.card")).run().check()
+    assert town.final().reason is Reason.PAYMENT_METHOD_NOT_FOUND
+    assert not town.asked
+
+
+def test_a_refund_that_does_not_fit_its_payment_frees_the_daily_limit(town: Scenario) -> None:
+    town.send(pay_in(700)).run()
+    before = dict(town.rows["risk"]["owner/u-bob"].reserved)
+    wrong = refund(500, currency="JPY", privileged=False)
+    town.send(wrong).run().check()
+    assert town.final("r1").reason is Reason.INVALID_COMMAND
+    assert sum(town.rows["risk"]["owner/u-bob"].reserved.values()) == sum(before.values())
