@@ -222,6 +222,7 @@ def _app(settings: Settings, name: str) -> App:
         state_dir=settings.state_dir,
         standby=settings.standby,
         static_membership=settings.static_membership,
+        adopt_topology=settings.adopt_topology,
         batch_max=settings.batch_max,
         gather_s=GATHER_S.get(name, 0.0),
         session_timeout_s=settings.session_timeout_s,

@@ -45,7 +45,9 @@ class DriverConfig:
     skip: frozenset[str] = (
         frozenset()
     )  # "topic-partition@offset" of records that an operator gives up
-    adopt_topology: str | None = None  # the old topology's hash, to take over its state on purpose
+    adopt_topology: tuple[
+        str, ...
+    ] = ()  # old topologies' hashes, to take over their state on purpose
     faults: Callable[[str], None] | None = None  # tests: called at each named point of a cycle
 
     def __post_init__(self) -> None:

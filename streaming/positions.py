@@ -55,7 +55,7 @@ class Topology:
     tables: tuple[str, ...]
     partitions: int
     topic_ids: Mapping[str, str]
-    adopt: str | None = None
+    adopt: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -83,13 +83,13 @@ def check_position(
     """
     where = f"{topology.app_id}, partition {partition}"
     if kept is None:
-        if committed and topology.adopt is None:
+        if committed and not topology.adopt:
             raise Inconsistent(
                 f"{where}: group {topology.app_id} has committed {dict(committed)} but {changelog} has no position: "
                 f"the changelog was lost or recreated; restore it, or rebuild this state under a new app id"
             )
         return
-    adopted = topology.adopt == kept.topology
+    adopted = kept.topology in topology.adopt
     if kept.partitions != topology.partitions:
         raise Inconsistent(
             f"{where}: the state in {changelog} was made with {kept.partitions} partitions, the topics have "

@@ -181,7 +181,7 @@ async def test_a_topic_added_in_a_rolling_deploy(bootstrap: str, name: str) -> N
     old_hash = said.rpartition("=")[2]
     write(bootstrap, f"{name}.in", TEN)
     write(bootstrap, f"{name}.new", TEN)
-    async with running(two_sources(name, bootstrap, "0", adopt_topology=old_hash)):
+    async with running(two_sources(name, bootstrap, "0", adopt_topology=(old_hash,))):
         changelog = f"{name}-sums-changelog"
         await until(lambda: rows(bootstrap, changelog) == {(0, b"k"): b"30"})
     assert "topology" in await refusal(adder(name, bootstrap))  # old code may not come back
@@ -207,7 +207,7 @@ async def test_a_topic_renamed_in_a_rolling_deploy(bootstrap: str, name: str) ->
     said = await refusal(one_source(name, bootstrap, new))
     assert "stop all old workers, then start the new ones with adopt_topology=" in said
     assert rows(bootstrap, changelog) == {(0, b"k"): b"10"}
-    adopts = one_source(name, bootstrap, new, adopt_topology=said.rpartition("=")[2])
+    adopts = one_source(name, bootstrap, new, adopt_topology=(said.rpartition("=")[2],))
     async with running(adopts):
         await until(lambda: rows(bootstrap, changelog) == {(0, b"k"): b"20"})
     assert positions(bootstrap, changelog) == {0: {new: 10}}
@@ -220,18 +220,18 @@ async def test_a_topic_removed_in_a_rolling_deploy(bootstrap: str, name: str) ->
     create(bootstrap, f"{name}.new")
     first_hash = (await refusal(two_sources(name, bootstrap, "0"))).rpartition("=")[2]
     write(bootstrap, f"{name}.new", TEN)
-    async with running(two_sources(name, bootstrap, "0", adopt_topology=first_hash)):
+    async with running(two_sources(name, bootstrap, "0", adopt_topology=(first_hash,))):
         await until(lambda: rows(bootstrap, changelog) == {(0, b"k"): b"20"})
     said = await refusal(one_source(name, bootstrap, source))
     assert "stop all old workers, then start the new ones with adopt_topology=" in said
     both_hash = said.rpartition("=")[2]
     assert both_hash != first_hash
     # told of another change than the one that was made, it is refused as well
-    wrong = one_source(name, bootstrap, source, adopt_topology="0" * 16)
+    wrong = one_source(name, bootstrap, source, adopt_topology=("0" * 16,))
     assert "stop all old workers" in await refusal(wrong)
     write(bootstrap, f"{name}.new", TEN)  # nobody reads these any more
     write(bootstrap, source, TEN)
-    async with running(one_source(name, bootstrap, source, adopt_topology=both_hash)):
+    async with running(one_source(name, bootstrap, source, adopt_topology=("0" * 16, both_hash))):
         await until(lambda: rows(bootstrap, changelog) == {(0, b"k"): b"30"})
     assert positions(bootstrap, changelog) == {0: {source: 20}}
     await _goes_on_without_being_told(one_source(name, bootstrap, source), bootstrap, source, 40)
