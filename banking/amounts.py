@@ -22,3 +22,10 @@ def minor_of(text: str, currency: str) -> int:
         raise ValueError(f"{text[:30]!r} has more decimals than {currency}")
     minor: int = int(whole) * 10**exponent + int(rest[:exponent].ljust(exponent, "0") or "0")
     return -minor if text.startswith("-") else minor
+
+
+def decimal_of(amount_minor: int, currency: str) -> str:
+    """1050, EUR → 10.50, of an amount that is not below zero."""
+    exponent = EXPONENTS[currency]
+    whole, rest = divmod(amount_minor, 10**exponent)
+    return f"{whole}.{rest:0{exponent}d}" if exponent else str(whole)

@@ -28,16 +28,20 @@ CHANGES_MS: tuple[int, ...] = tuple(
 )
 
 
+def bank_time_ms(at_ms: int) -> int:
+    """What the bank's clock shows at a time, as milliseconds since 1970-01-01 00:00 on that clock."""
+    summer = bisect_right(CHANGES_MS, at_ms) % 2
+    return at_ms + HOUR_MS * (1 + summer)
+
+
 def bank_day(at_ms: int) -> int:
     """The bank's day of a time, in days since 1970-01-01."""
-    summer = bisect_right(CHANGES_MS, at_ms) % 2
-    return (at_ms + HOUR_MS * (1 + summer)) // DAY_MS
+    return bank_time_ms(at_ms) // DAY_MS
 
 
 def bank_hour(at_ms: int) -> int:
     """The hour on the bank's clock, 0 … 23."""
-    summer = bisect_right(CHANGES_MS, at_ms) % 2
-    return (at_ms + HOUR_MS * (1 + summer)) % DAY_MS // HOUR_MS
+    return bank_time_ms(at_ms) % DAY_MS // HOUR_MS
 
 
 def day_start_ms(day: int) -> int:

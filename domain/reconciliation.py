@@ -48,6 +48,12 @@ class PaymentBooked:
     provider_reference: str
     at_ms: int
 
+    @property
+    def book(self) -> str:
+        """`<provider>.<currency>`: what its settlement is keyed by."""
+        provider, _, currency = self.booking_key.rsplit(".", 2)
+        return f"{provider}.{currency}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookingListed:
