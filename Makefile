@@ -8,7 +8,7 @@ UV_VERSION := 0.13.9
 # uv of this machine, else one of our own, installed once
 UV := $(or $(shell command -v uv 2>/dev/null),$(LOCAL)/uv/bin/uv)
 CHECKED := domain topics schemas streaming agents gateway outbound resilience stores proof travel logs.py settings.py \
-	pipeline.py deploy rendering banking
+	pipeline.py deploy rendering banking reports
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run up down status wipe demo test check bench chaos schemas

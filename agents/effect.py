@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from resilience.bulkhead import CALLS
+
 Request: TypeAlias = Any  # one of `Effect.types`
 Result: TypeAlias = Any  # a message of the owner's; its `outcome` is counted
 
@@ -38,6 +40,9 @@ class Effect:
     key: Callable[[Result], str]  # under which the owner hears a result
     open: Callable[[], AbstractAsyncContextManager[Caller]]
     timeout_s: float = 5.0  # of one try
+    at_once: int = (
+        CALLS  # calls under way at one downstream; others wait, their time not yet running
+    )
     line: int | None = None  # calls under way and in line at one downstream; None: as many as come
 
     @property

@@ -88,7 +88,7 @@ class Way:
 
     def __init__(self, effect: Effect, caller: Caller) -> None:
         self.effect, self.caller = effect, caller
-        self.downstreams = Downstreams(effect.timeout_s, effect.line)
+        self.downstreams = Downstreams(effect.timeout_s, effect.line, calls=effect.at_once)
         self.envelope = Envelope(effect.owner, source="perform")
 
     async def ask(self, request: Request, headers: dict[str, str]) -> Result:

@@ -31,15 +31,20 @@ class Away(Exception):
 
 
 class Downstream:
-    """One downstream of this process. `line`: calls under way and in line, beyond which `Full`."""
+    """One downstream of this process: `calls` at once, `line` of them and those that wait, beyond it `Full`."""
 
     def __init__(
-        self, name: str, timeout_s: float, line: int | None = None, limits: Limits | None = None
+        self,
+        name: str,
+        timeout_s: float,
+        line: int | None = None,
+        limits: Limits | None = None,
+        calls: int = CALLS,
     ) -> None:
         self.timeout_s = timeout_s  # of one call
         self.line = line
         self.breaker = Breaker(name, limits)
-        self.bulkhead = Bulkhead(name, CALLS)
+        self.bulkhead = Bulkhead(name, calls)
         self.asked = 0  # calls under way and in line
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -72,15 +77,19 @@ class Downstreams:
     """Downstreams by name, made when first asked; beyond KNOWN the idle one of longest ago goes."""
 
     def __init__(
-        self, timeout_s: float, line: int | None = None, limits: Limits | None = None
+        self,
+        timeout_s: float,
+        line: int | None = None,
+        limits: Limits | None = None,
+        calls: int = CALLS,
     ) -> None:
-        self.timeout_s, self.line, self.limits = timeout_s, line, limits
+        self.timeout_s, self.line, self.limits, self.calls = timeout_s, line, limits, calls
         self._by_name: OrderedDict[str, Downstream] = OrderedDict()
 
     def __getitem__(self, name: str) -> Downstream:
         found = self._by_name.get(name)
         if found is None:
-            found = Downstream(name, self.timeout_s, self.line, self.limits)
+            found = Downstream(name, self.timeout_s, self.line, self.limits, self.calls)
             self._by_name[name] = found
             self._forget()
         self._by_name.move_to_end(name)

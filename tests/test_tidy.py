@@ -28,6 +28,7 @@ PACKAGES = (
     "deploy",
     "rendering",
     "banking",
+    "reports",
 )
 OURS = {*PACKAGES, "settings", "logs", "pipeline"}
 
@@ -67,6 +68,7 @@ ALLOWED: dict[str, set[str]] = {
         "banking",
         "domain",
         "rendering",
+        "reports",
         "travel",
         "topics",
         "schemas",
@@ -76,6 +78,15 @@ ALLOWED: dict[str, set[str]] = {
         "stores",
         "settings",
         "logs",
+    },
+    "reports": {
+        "agents",
+        "domain",
+        "proof",
+        "resilience",
+        "settings",
+        "topics",
+        "travel",
     },
     "deploy": {"settings"},
     "rendering": set(),
@@ -98,7 +109,7 @@ PURE_STDLIB = {
     "datetime",
     "heapq",
 }
-PURE_LIBRARIES = {"iso4217"}
+PURE_LIBRARIES = {"cronsim", "iso4217"}
 IMPURE_CALLS = re.compile(
     r"\b(time\.time|datetime\.now|utcnow|uuid4|uuid1|random\.|os\.environ|open)\("
 )

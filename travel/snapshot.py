@@ -59,11 +59,16 @@ class Snapshot:
                 if key.startswith(table.prefix):
                     yield table.record(key, self._decoded(row), partition)
 
-    def events(self, service: str) -> Iterator[dict[str, Any]]:
-        """The public facts of a service as lines for DuckDB, in the order of each partition."""
+    def events(self, service: str, since_ms: int | None = None) -> Iterator[dict[str, Any]]:
+        """The public facts of a service as lines for DuckDB, in the order of each partition.
+
+        `since_ms`: the first millisecond of which they are wanted.
+        """
         decode = self._source.codec.decode
         for partition in range(self._source.installation.partitions):
             for record in self._events(service, partition):
+                if since_ms is not None and record.at_ms < since_ms:
+                    continue
                 yield event_line(service, record, decode(record.value or b""))
 
     def _events(self, service: str, partition: int) -> Iterator[Any]:

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SQL_LIMIT = 20_000  # characters
 ONE_SELECT = "only one SELECT can be asked: nothing is changed, set or loaded here"
 CHANGING = re.compile(r'"type":"(INSERT|UPDATE|DELETE|MERGE)')  # in DuckDB's tree of a statement
+EACH = 20_000  # records between two words on progress
 GRACE_S = 2.0  # for the child to say itself that its time is over
 
 
@@ -66,8 +68,25 @@ class Result:
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
-def run(sql: str, at_ms: int | None, limits: Limits, parquet: Path | None = None) -> Result:
-    """Ask in a child process; `parquet`: the file that gets the rows, of which then none come back.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A Parquet file that gets the rows of an answer, of which then none come back.
+
+    `progress`: a file that says meanwhile how far it is, as JSON {"phase", "records"}.
+    """
+
+    parquet: Path
+    progress: Path | None = None
+
+
+def run(
+    sql: str,
+    at_ms: int | None,
+    limits: Limits,
+    target: Target | None = None,
+    since_ms: int | None = None,
+) -> Result:
+    """Ask in a child process. `since_ms`: earlier events are left out, rows of tables are not.
 
     Blocks. Raises Refused, TooLarge, and RuntimeError when the child fails otherwise.
     """
@@ -77,7 +96,9 @@ def run(sql: str, at_ms: int | None, limits: Limits, parquet: Path | None = None
         "sql": sql,
         "at_ms": at_ms,
         "limits": asdict(limits),
-        "parquet": str(parquet.resolve()) if parquet else None,
+        "since_ms": since_ms,
+        "parquet": str(target.parquet.resolve()) if target else None,
+        "progress": str(target.progress.resolve()) if target and target.progress else None,
     }
     with tempfile.TemporaryDirectory(prefix="query-") as directory:
         try:
@@ -115,14 +136,17 @@ def _too_long(limits: Limits) -> TooLarge:
 def answer(directory: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What the child says of a question."""
     limits = Limits(**asked["limits"])
+    progress = Progress(asked["progress"])
     try:
         with duckdb.connect(":memory:") as database:
             _create(database)
             select = _select(asked["sql"])
             names = _names(database, select)
-            _load(database, directory, names, asked["at_ms"])
+            span = (asked["since_ms"], asked["at_ms"])
+            _load(database, directory, names, span, progress)
             _drop(database, names)
             _lock(database, directory, limits)
+            progress.tell("computing")
             if asked["parquet"]:
                 return _written(database, directory, select, limits, Path(asked["parquet"]))
             return _rows(database, select, limits)
@@ -188,15 +212,44 @@ def _names(database: Any, select: str) -> set[str]:
     return wanted
 
 
-def _load(database: Any, directory: Path, names: set[str], at_ms: int | None) -> None:
+class Progress:
+    """Says in a file how far a query is; into none when nobody asked."""
+
+    def __init__(self, file: str | None) -> None:
+        self._file = Path(file) if file else None
+        self.records = 0
+
+    def tell(self, phase: str) -> None:
+        if self._file is None:
+            return
+        partial = self._file.with_suffix(f".{os.getpid()}.partial")
+        partial.write_bytes(orjson.dumps({"phase": phase, "records": self.records}))
+        partial.replace(self._file)
+
+    def count(self, lines: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        for line in lines:
+            if self.records % EACH == 0:
+                self.tell("reading")
+            self.records += 1
+            yield line
+
+
+def _load(
+    database: Any,
+    directory: Path,
+    names: set[str],
+    span: tuple[int | None, int | None],
+    progress: Progress,
+) -> None:
     if not names:
         return
+    since_ms, at_ms = span
     snapshot = Snapshot(Source.of(Settings.load()), at_ms)
     try:
         for name in sorted(names):
-            table = BY_NAME.get(name)
-            lines = snapshot.events(EVENTS[name]) if table is None else snapshot.lines(table)
-            _copy(database, directory / f"{name}.json", _raw(name), lines)
+            facts = snapshot.events(EVENTS[name], since_ms) if name in EVENTS else None
+            lines = facts if facts is not None else snapshot.lines(BY_NAME[name])
+            _copy(database, directory / f"{name}.json", _raw(name), progress.count(lines))
     finally:
         snapshot.close()
 
@@ -267,7 +320,7 @@ def _written(
     database.execute(
         f"COPY (SELECT * FROM answered LIMIT {limits.rows}) TO '{made}' (FORMAT parquet)"
     )
-    target.write_bytes(made.read_bytes())
+    shutil.move(made, target)
     return {"columns": [], "types": [], "rows": [], "truncated": count > limits.rows}
 
 

@@ -19,7 +19,8 @@ SMALL = Limits(rows=10, seconds=60, bytes=64 << 20)
 
 
 def asked(directory: Path, text: str, limits: Limits = SMALL) -> dict[str, Any]:
-    question = {"sql": text, "at_ms": None, "limits": asdict(limits), "parquet": None}
+    unsaid = dict.fromkeys(("at_ms", "since_ms", "parquet", "progress"))
+    question = {"sql": text, "limits": asdict(limits), **unsaid}
     return sql.answer(directory, question)
 
 
