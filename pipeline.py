@@ -42,7 +42,9 @@ from agents import (
     payment,
     rail,
     rates_feed,
+    reporting,
     risk,
+    settlement,
     transaction,
     user,
 )
@@ -75,6 +77,7 @@ from proof.positions import status
 from proof.reader import Reader
 from proof.rebuild import CutOff, Rebuild
 from proof.run import Verification
+from reports.effect import effect as reports_effect
 from resilience.downstream import Away
 from schemas.codec import Codec
 from settings import BadSetting, Settings
@@ -95,6 +98,7 @@ from travel.printed import csv_text, table
 from travel.replay import Replay
 from travel.snapshot import Source
 from travel.sql import Limits
+from travel.sql import Target as QueryTarget
 from travel.sql import run as run_query
 from travel.timeline import Timeline, document, lines
 
@@ -116,6 +120,8 @@ SERVICES: dict[str, Service] = {
         analytics.SERVICE,
         risk.SERVICE,
         currency.SERVICE,
+        settlement.SERVICE,
+        reporting.SERVICE,
     )
 }
 PERFORM, RELAY, OBSERVE = "perform", "relay", "observe"
@@ -135,7 +141,15 @@ MONEY = tuple(name for name in ALL if name not in BESIDE)
 GROUPS = {"money": MONEY, "beside": BESIDE}
 BROKER_S = 5.0  # for the broker's first answer
 # nobody waits for them: fewer, larger transactions
-GATHER_S = {RELAY: 0.2, "notification": 0.2, OBSERVE: 0.5, "audit": 0.2, "analytics": 0.2}
+GATHER_S = {
+    RELAY: 0.2,
+    "notification": 0.2,
+    OBSERVE: 0.5,
+    "audit": 0.2,
+    "analytics": 0.2,
+    "settlement": 0.2,
+    "reporting": 0.2,
+}
 
 
 def build(settings: Settings, services: Sequence[str]) -> Workers:
@@ -192,6 +206,7 @@ def effects(settings: Settings) -> tuple[Effect, ...]:
         delivery.sms(delivery.Provider(url=settings.sms_url, token=settings.sms_token)),
         delivery.push(delivery.Provider(url=settings.push_url, token=settings.push_token)),
         delivery.webhook(settings.webhook_keys, private_allowed=settings.webhook_private),
+        reports_effect(settings),
     )
 
 
@@ -559,7 +574,8 @@ def query(settings: Settings, options: argparse.Namespace) -> int:
     _reach_broker(settings)
     limits = Limits(rows=options.rows, seconds=options.seconds)
     parquet = output if options.format == "parquet" else None
-    result = run_query(options.sql, at_ms, limits, parquet)
+    target = QueryTarget(parquet=parquet) if parquet else None
+    result = run_query(options.sql, at_ms, limits, target)
     if result.truncated:
         _tell(f"only the first {options.rows:,} rows: ask for more by --rows")
     if parquet is not None:

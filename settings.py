@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PREFIX = "STREAMBANK_"
 LOCAL = "STREAMBANK_LOCAL"  # the directory of the local stack; not a setting of any service
 PRODUCTION_SECRET_LENGTH = 32
+NAME_LENGTH = 140  # of ISO 20022
 STORE_URLS = {
     "mongodb_url": (r"mongodb(\+srv)?://[^/]+/[^/?]+(\?.*)?", "mongodb://host:port/database"),
     "mysql_url": (
@@ -162,6 +163,16 @@ class Settings:
     rates_url: str = _setting(
         "https://www.ecb.europa.eu/stats/eurofxref/eurofxref-daily.xml",
         "the feed of rates (the ECB's XML), asked as `pipeline.py rates every SECONDS` says",
+    )
+    bank_name: str = _setting("Streambank", "whose account money is settled over")
+    bank_iban: str = _setting("DE89370400440532013000", "that account, at the bank's own bank")
+    bank_bic: str = _setting("COBADEFFXXX", "that bank")
+    provider_name: str = _setting("Sandbox Payments", "whose account the provider settles over")
+    provider_iban: str = _setting("NL91ABNA0417164300", "that account")
+    provider_bic: str = _setting("ABNANL2AXXX", "its bank")
+    reports_dir: Path = _setting(  # noqa: RUF009 - declares a field
+        Path(".local/reports"),
+        "directory of reports' files, one for the workers that make them and the gateways",
     )
     rail_url: str = _setting("http://127.0.0.1:3012", "the payment provider's HTTP interface")
     provider: str = _setting("sandbox", "its name: in URLs of its notices, in its statements")
@@ -513,6 +524,38 @@ SECRETS = (
     "webhook_keys",
 )
 
+# whose accounts settlement moves money between: in production no example's
+PARTIES = ("bank", "provider")
+
+
+def _accounts_can_be_used(settings: Settings) -> None:
+    known = {item.name: item.default for item in fields(settings)}
+    for name in [f"{party}_{part}" for party in PARTIES for part in ("name", "iban", "bic")]:
+        value = getattr(settings, name)
+        if settings.production and value == known[name] and name != "bank_name":
+            raise BadSetting(
+                f"{PREFIX}{name.upper()} is the example of development; set it to what is used"
+            )
+        if not value.strip() or len(value) > NAME_LENGTH:
+            raise BadSetting(f"{PREFIX}{name.upper()} is empty or too long; set it")
+        if value != known[name] and not name.endswith("_name") and not _is_account(name, value):
+            raise BadSetting(
+                f"{PREFIX}{name.upper()} is {value[:40]!r}; set it to one whose check digits and "
+                "country fit"
+            )
+
+
+def _is_account(name: str, value: str) -> bool:
+    from schwifty import BIC, IBAN  # takes its time: only where it is needed
+    from schwifty.exceptions import SchwiftyException
+
+    try:
+        found = IBAN(value) if name.endswith("_iban") else BIC(value)
+    except SchwiftyException:
+        return False
+    return found.compact == value
+
+
 CHECKS: tuple[Callable[[Settings], None], ...] = (
     _limits_can_be_read,
     _choices_are_kept,
@@ -525,6 +568,7 @@ CHECKS: tuple[Callable[[Settings], None], ...] = (
     _sasl_is_complete,
     _files_are_there,
     _production_has_secrets,
+    _accounts_can_be_used,
 )
 
 

@@ -31,6 +31,8 @@ SERVICES = (
     "analytics",
     "risk",
     "currency",
+    "settlement",
+    "reporting",
 )
 OURS = frozenset(f"/{name}".encode() for name in (*SERVICES, "perform", "observe"))
 # what a message hands on to all that is said about it; `origin`: the client's address and request id

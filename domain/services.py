@@ -10,7 +10,9 @@ from domain.audit import AUDIT
 from domain.currency import CURRENCY
 from domain.notification import NOTIFICATION
 from domain.payment import PAYMENT
+from domain.reporting import REPORTING
 from domain.risk import RISK
+from domain.settlement import SETTLEMENT
 from domain.transaction import TRANSACTION
 from domain.user import USER
 
@@ -29,5 +31,7 @@ DECIDERS: dict[str, Decider] = {
         ANALYTICS,
         RISK,
         CURRENCY,
+        SETTLEMENT,
+        REPORTING,
     )
 }

@@ -206,6 +206,7 @@ def _problems(route: Route) -> list[int]:
         found += [401, 408, 413, 422]
     if route.command:
         found += [409]
+    found += route.refusals
     return sorted(set(found))
 
 

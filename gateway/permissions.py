@@ -19,7 +19,7 @@ class Permission(StrEnum):
 
     OWN = "own"
     READ_ANY = "read_any"  # users, accounts, transactions of anybody
-    MOVE_ANY = "move_any"  # money on any account; deposits, rates
+    MOVE_ANY = "move_any"  # money on any account; deposits, rates, settlements
     FREEZE = "freeze"  # accounts
     READ_RISK = "read_risk"  # reviews, blacklist
     ASK_RISK = "ask_risk"  # what an order would score
@@ -29,7 +29,8 @@ class Permission(StrEnum):
     AUDIT = "audit"  # who did what, and its proof
     TELL = "tell"  # users things
     EDIT_TEXTS = "edit_texts"  # that they are told by
-    ANALYSE = "analyse"  # tables, SQL, analytics, reports
+    REPORT = "report"  # files of the bank's books
+    ANALYSE = "analyse"  # tables, SQL, analytics
     ADMINISTER = "administer"  # roles of users, whatever else nobody else may
 
 
@@ -50,6 +51,7 @@ PERMISSIONS: Mapping[Permission, frozenset[Role]] = {
     Permission.AUDIT: _OFFICERS,
     Permission.TELL: _STAFF,
     Permission.EDIT_TEXTS: frozenset({Role.OPERATOR, Role.ADMIN}),
+    Permission.REPORT: _MONEY | {Role.ANALYST, Role.COMPLIANCE},
     Permission.ANALYSE: frozenset({Role.ANALYST, Role.ADMIN}),
     Permission.ADMINISTER: frozenset({Role.ADMIN}),
 }

@@ -44,7 +44,7 @@ async def upload(call: Call) -> Answer:
     provider = call.query.get("provider", call.gateway.settings.provider)
     if provider != call.gateway.settings.provider:
         raise Problem("BAD_QUERY", "provider is none that moves money for us")
-    told = _told(call.raw_body)
+    told = told_in(call.raw_body)
     request_hash = hashlib.sha256(call.raw_body).hexdigest()
 
     async def first(identity: Identity) -> Answer:
@@ -53,7 +53,7 @@ async def upload(call: Call) -> Answer:
     return await once(call, identify(call, request_hash=request_hash), first)
 
 
-def _told(data: bytes) -> BankStatement:
+def told_in(data: bytes) -> BankStatement:
     """The statement in a file: XML begins with <, anything else is CSV."""
     try:
         if data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":

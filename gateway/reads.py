@@ -41,10 +41,24 @@ PAYMENTS, METHODS, STATEMENTS = (
     BY_NAME[name] for name in ("payments", "payment_methods", "statements")
 )
 NOTIFICATIONS = BY_NAME["notifications"]
+SETTLEMENTS, SETTLEMENT_ITEMS, SETTLEMENT_BREAKS = (
+    BY_NAME[name] for name in ("settlements", "settlement_items", "settlement_breaks")
+)
+REPORTS, SCHEDULES = BY_NAME["reports"], BY_NAME["report_schedules"]
 # which store answers first; any other question is MongoDB's
 MYSQL_FIRST = frozenset({"users", "accounts", "entries"})
 TABLES_FIRST = frozenset(
-    {"reviews", "blacklist", "holds", "rates", "payment_methods", "statements"}
+    {
+        "reviews",
+        "blacklist",
+        "holds",
+        "rates",
+        "payment_methods",
+        "statements",
+        "settlements",
+        "reports",
+        "report_schedules",
+    }
 )
 TABLES = "tables"
 ANSWER_S = 1.0  # of a store; it goes on for its breaker's sake, but nobody waits

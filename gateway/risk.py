@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from domain.blacklist import (
     AddToBlacklist,
@@ -14,18 +14,19 @@ from domain.blacklist import (
     blacklist_key,
 )
 from domain.risk import DecideReview, ReviewDecided, ReviewStatus, RiskCommandRefused, review_key
-from gateway import lists, pages, views
+from gateway import lists, pages, scans, views
 from gateway.answer import Answer, answer
 from gateway.client import of_number
-from gateway.errors import Problem, not_found, state_unavailable
+from gateway.errors import not_found, state_unavailable
 from gateway.models import ReviewDecision
 from gateway.outcome import LOOK, identify, once, pursue, refused
 from gateway.reads import REVIEWS
 from gateway.risk_models import BlacklistEntry, BlacklistRemoval, is_hash
+from gateway.scans import Scanned
 from stores.questions import Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from gateway.call import Call
     from gateway.outcome import Identity, Look
@@ -33,27 +34,21 @@ if TYPE_CHECKING:
     from gateway.waiting import Heard
     from stores.questions import Page, Place, Questions
 
-    Rows: TypeAlias = tuple[Sequence[Row], str | None]  # and where the list goes on
-
-READS = 10  # questions to one worker for one page of a filtered list
-
 
 async def reviews(call: Call) -> Answer:
     """One partition after another, each in the order of its keys. `?status=open` and the like."""
     status = call.query.get("status")
 
-    async def of_tables() -> Rows:
-        partition, after = _start(call)
-        partitions = range(partition, call.gateway.queries.partitions)
-        return await _page(
-            call, partitions, "review/", after, lambda row: status in (None, row["status"])
+    async def of_tables() -> Scanned:
+        return await scans.page(
+            call, "risk", "review/", lambda row: status in (None, row["status"])
         )
 
     async def of_store(store: Questions, after: Place | None) -> Page:
         return await store.reviews(Wanted(status=status), after, pages.limit_of(call))
 
     rows, following = await _listed(call, "reviews", of_tables, of_store)
-    return _shown(call, map(views.review, rows), following)
+    return scans.shown(call, map(views.review, rows), following)
 
 
 async def review(call: Call) -> Answer:
@@ -67,73 +62,36 @@ async def blacklist(call: Call) -> Answer:
     """All partitions hold the whole blacklist: the first one answers."""
     kind = call.query.get("kind")
 
-    async def of_tables() -> Rows:
-        _, after = _start(call)
+    async def of_tables() -> Scanned:
         prefix = f"blacklist/{kind}/" if kind else "blacklist/"
-        return await _page(call, range(1), prefix, after, lambda _: True)
+        return await scans.page(call, "risk", prefix, lambda _: True, copied=True)
 
     async def of_store(store: Questions, after: Place | None) -> Page:
         return await store.blacklist(after, pages.limit_of(call))
 
     rows, following = await _listed(call, "blacklist", of_tables, of_store)
     wanted = (row for row in rows if kind in (None, row["kind"]))
-    return _shown(call, map(views.blacklisted, wanted), following)
+    return scans.shown(call, map(views.blacklisted, wanted), following)
 
 
 async def _listed(
     call: Call,
     name: str,
-    of_tables: Callable[[], Awaitable[Rows]],
+    of_tables: Callable[[], Awaitable[Scanned]],
     of_store: Callable[[Questions, Place | None], Awaitable[Page]],
-) -> Rows:
+) -> Scanned:
     """The tables' list, or a store's while they are away. A list goes on in what it began in."""
     text = pages.text_of(call) or ""
     stored = lists.cursor_of(call) if text.startswith("|") else None
 
-    async def in_store(store: Questions) -> Rows:
+    async def in_store(store: Questions) -> Scanned:
         if text and stored is None:
             raise state_unavailable("this list began in the workers' tables; begin it anew")
         page = await of_store(store, stored.place if stored else None)
         following = lists.behind(page)
-        return page.items, following.text() if following else None
+        return Scanned(page.items, following.text() if following else None)
 
     return await call.gateway.reads.ask(call, name, in_store, None if stored else of_tables)
-
-
-def _shown(call: Call, items: Iterable[dict[str, Any]], following: str | None) -> Answer:
-    shown = [views.picked(item, call.query.get("fields")) for item in items]
-    cursor = pages.cursor(following) if following is not None else None
-    return answer({"items": shown, "next_cursor": cursor})
-
-
-def _start(call: Call) -> tuple[int, str]:
-    """Where a list goes on: partition and the last key that was seen there."""
-    partition, _, after = (pages.text_of(call) or "0:").partition(":")
-    if not (partition.isascii() and partition.isdecimal()):
-        raise Problem("BAD_QUERY", "the cursor is none of this list's")
-    return int(partition[:6]), after
-
-
-async def _page(
-    call: Call, partitions: range, prefix: str, after: str, wanted: Callable[[Row], bool]
-) -> Rows:
-    """A page of rows that partitions list one after another; short when few of many are wanted."""
-    queries, limit = call.gateway.queries, pages.limit_of(call)
-    found: list[Row] = []
-    reads = 0
-    for partition in partitions:
-        while True:
-            if reads == READS or len(found) >= limit:
-                return found, f"{partition}:{after}"
-            reads += 1
-            asked = limit - len(found)
-            rows, following = await queries.listed("risk", partition, prefix, after, asked)
-            found += [row for _, row in rows if wanted(row)]
-            if following is None:
-                break
-            after = following
-        after = ""
-    return found, None
 
 
 async def decide(call: Call) -> Answer:

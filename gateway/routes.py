@@ -15,8 +15,10 @@ from domain.analytics import Interval
 from domain.blacklist import BlacklistKind
 from domain.notification import Channel
 from domain.notification import Status as NotificationStatus
+from domain.reporting import Status as ReportStatus
 from domain.risk import ReviewStatus
 from domain.saga import TransactionType
+from domain.settlement import Status as SettlementStatus
 from domain.transaction import Status as TransactionStatus
 from domain.user import Role
 from gateway import (
@@ -45,10 +47,14 @@ from gateway import (
     prices,
     provider,
     provider_statements,
+    reports,
+    reports_models,
     reversals,
     risk,
     risk_models,
     scoring,
+    settlement_models,
+    settlements,
     statements,
     transactions,
     user_models,
@@ -85,6 +91,8 @@ class Route:
     file: tuple[
         str, ...
     ] = ()  # the body is a file of one of these media types, read by the handler
+
+    refusals: tuple[int, ...] = ()  # statuses of problems beyond those that routes like it have
 
     @property
     def name(self) -> str:
@@ -147,6 +155,9 @@ HOLD = "/api/holds/{hold_id}"
 TRANSACTION = "/api/transactions/{transaction_id}"
 METHOD = "/api/payment-methods/{payment_method_id}"
 PAYMENT = "/api/payments/{payment_id}"
+SETTLEMENT = "/api/settlements/{settlement_id}"
+REPORT = "/api/reports/{report_id}"
+SCHEDULE = "/api/report-schedules/{schedule_id}"
 REVIEW = "/api/risk/reviews/{review_id}"
 BLACKLIST = "/api/risk/blacklist"
 NOTIFICATION = "/api/notifications/{notification_id}"
@@ -765,6 +776,150 @@ ROUTES: tuple[Route, ...] = (
         currency_models.Quote,
         query=FIELDS,
         reads=True,
+    ),
+    _get(
+        "/api/settlements",
+        settlements.listing,
+        "Settlements",
+        settlement_models.Settlements,
+        roles=auth.MONEY,
+        query={
+            **PAGE,
+            **FIELDS,
+            "status": "open, closed, reconciled or broken",
+            "provider": "whose",
+            "currency": "ISO 4217 code",
+            "day": "YYYY-MM-DD, a business day",
+        },
+        choices={"status": tuple(SettlementStatus)},
+    ),
+    _command(
+        "/api/settlements/run",
+        settlements.run,
+        "End of day: close the settlements of a business day and of those before it",
+        settlement_models.NewRun,
+        {200: settlement_models.Run},
+        roles=auth.MONEY,
+    ),
+    _get(
+        "/api/settlements/runs/{run_id}",
+        settlements.get_run,
+        "One run, and what it closed",
+        settlement_models.Run,
+        roles=auth.MONEY,
+        query=FIELDS,
+    ),
+    _get(
+        SETTLEMENT,
+        settlements.get,
+        "One settlement, and what the last statement says differently",
+        settlement_models.Settlement,
+        roles=auth.MONEY,
+        query={**PAGE, **FIELDS},
+        reads=True,
+    ),
+    _get(
+        f"{SETTLEMENT}/items",
+        settlements.items,
+        "What is in it",
+        settlement_models.Items,
+        roles=auth.MONEY,
+        query={**PAGE, **FIELDS},
+        reads=True,
+    ),
+    Route(
+        method="GET",
+        path=f"{SETTLEMENT}/instruction",
+        handler=settlements.instruction,
+        about="Its transfer, for the bank of who owes (pain.001.001.09)",
+        roles=auth.MONEY,
+        answers={200: None},
+        files=(settlements.XML,),
+        refusals=(422,),
+    ),
+    Route(
+        method="POST",
+        path=f"{SETTLEMENT}/statement",
+        handler=settlements.upload,
+        about="Hold a statement of the bank's own account (camt.053 or CSV) against it",
+        roles=auth.MONEY,
+        file=("application/xml", "text/csv"),
+        answers={200: settlement_models.Settlement, 202: answers.Accepted},
+        command=True,
+    ),
+    _get(
+        "/api/reports",
+        reports.listing,
+        "Reports",
+        reports_models.Reports,
+        roles=auth.REPORTERS,
+        query={**PAGE, **FIELDS, "status": "pending, completed or failed"},
+        choices={"status": tuple(ReportStatus)},
+    ),
+    _command(
+        "/api/reports",
+        reports.create,
+        "Make a report of a period",
+        reports_models.NewReport,
+        {201: reports_models.Report},
+        roles=auth.REPORTERS,
+    ),
+    _get(
+        REPORT,
+        reports.get,
+        "One report",
+        reports_models.Report,
+        roles=auth.REPORTERS,
+        query=FIELDS,
+        reads=True,
+    ),
+    Route(
+        method="GET",
+        path=f"{REPORT}/download",
+        handler=reports.download,
+        about="Its rows as a file",
+        roles=auth.REPORTERS,
+        query={"format": "pdf (the default), xlsx or csv"},
+        choices={"format": reports.FORMATS},
+        refusals=(409, 422),
+        answers={200: None},
+        files=tuple(MEDIA_TYPES.values()),
+        streams=True,
+        reads=True,
+    ),
+    _get(
+        "/api/report-schedules",
+        reports.schedules,
+        "Reports that are made again and again",
+        reports_models.Schedules,
+        roles=auth.REPORTERS,
+        query={**PAGE, **FIELDS},
+    ),
+    _command(
+        "/api/report-schedules",
+        reports.schedule,
+        "Make a report at each time of a cron expression",
+        reports_models.NewSchedule,
+        {201: reports_models.Schedule},
+        roles=auth.REPORTERS,
+    ),
+    _get(
+        SCHEDULE,
+        reports.get_schedule,
+        "One schedule",
+        reports_models.Schedule,
+        roles=auth.REPORTERS,
+        query=FIELDS,
+        reads=True,
+    ),
+    _command(
+        SCHEDULE,
+        reports.unschedule,
+        "Run it no more; what it made stays",
+        models.Empty,
+        {200: reports_models.Schedule},
+        method="DELETE",
+        roles=auth.REPORTERS,
     ),
     _get(
         "/api/tables/{table}/{key}",

@@ -22,6 +22,7 @@ from gateway.sessions import EVENTS, Sessions
 from gateway.shared import Shared
 from gateway.throttle import Throttle
 from gateway.waiting import Waiting
+from reports.make import Maker
 from resilience.limiter import Limiter
 from schemas.codec import Codec
 from stores.configured import configured
@@ -71,6 +72,7 @@ class Gateway:
         self.owners = AccountOwners(self.reads)
         self.past = Past(settings)
         self.live = Live(self.queries)
+        self.reports = Maker(settings)
         self.readiness = Readiness(self)
         self.limiter: Limiter | None = None
         self.route_limiters: dict[str, Limiter] = {}

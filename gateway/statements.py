@@ -118,14 +118,14 @@ async def get(call: Call, request: web.Request) -> web.StreamResponse:
 def _period(query: Mapping[str, str], created_ms: int, now_ms: int) -> Period:
     """`from` and `to`: times, or days of the bank, of which the last counts whole."""
     first, last = query.get("from"), query.get("to")
-    start_ms = created_ms if first is None else _moment("from", first, 0)
-    end_ms = now_ms + 1 if last is None else min(_moment("to", last, 1), now_ms + 1)
+    start_ms = created_ms if first is None else moment_of("from", first, 0)
+    end_ms = now_ms + 1 if last is None else min(moment_of("to", last, 1), now_ms + 1)
     if start_ms >= end_ms:
         raise Problem("BAD_QUERY", "`from` lies before `to`, and is over")
     return Period(start_ms, end_ms)
 
 
-def _moment(name: str, text: str, later: int) -> int:
+def moment_of(name: str, text: str, later: int) -> int:
     """Unix ms; of a day its beginning, so many days later."""
     try:
         if not DAY.fullmatch(text):

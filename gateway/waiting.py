@@ -33,7 +33,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SERVICES = ("user", "account", "transaction", "payment", "risk", "currency", "notification")
+SERVICES = (
+    "user",
+    "account",
+    "transaction",
+    "payment",
+    "risk",
+    "currency",
+    "notification",
+    "settlement",
+    "reporting",
+)
 BATCH = 1_000
 RETRY_S = 1.0
 SETTINGS: Mapping[str, Any] = {

@@ -27,8 +27,14 @@ from domain.notification import Notification
 from domain.payment import Payment, Refund
 from domain.payment_methods import PaymentMethod, owner_of
 from domain.reconciliation import Statement, StatementBreak, home_of
+from domain.reporting import Report, Schedule
+from domain.reporting import home_of as schedule_of
 from domain.risk import Review
 from domain.services import DECIDERS
+from domain.settlement import Batch as SettlementBatch
+from domain.settlement import BatchBreak
+from domain.settlement import Item as SettlementItem
+from domain.settlement import home_of as book_of
 from domain.transaction import Transaction
 from domain.user import User
 
@@ -159,6 +165,31 @@ KINDS: tuple[Kind, ...] = (
         prefix="window/",
         removed=True,
     ),
+    Kind(
+        name="settlements",
+        service="settlement",
+        row=SettlementBatch,
+        prefix="batch/",
+        home=book_of,
+    ),
+    Kind(
+        name="settlement_items",
+        service="settlement",
+        row=SettlementItem,
+        prefix="item/",
+        version=_once,
+        home=lambda key: book_of(key.partition("/")[0]),
+    ),
+    Kind(
+        name="settlement_breaks",
+        service="settlement",
+        row=BatchBreak,
+        prefix="break/",
+        removed=True,
+        home=lambda key: book_of(key.partition("/")[0]),
+    ),
+    Kind(name="report_schedules", service="reporting", row=Schedule, prefix="schedule/"),
+    Kind(name="reports", service="reporting", row=Report, prefix="report/", home=schedule_of),
 )
 BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in KINDS}
 EVENTS = "events"  # in MySQL: audit_trail

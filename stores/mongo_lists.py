@@ -175,9 +175,27 @@ def _first() -> dict[str, list[IndexModel]]:
     made[EVENTS].pop()  # came later
     made["users"] = [_words("name", "email")]
     made["transactions"].append(_words("description", "reference"))
-    for name in REMOVED - {"analytics_events"}:
-        made[name].append(IndexModel([(GONE, ASCENDING)], expireAfterSeconds=DELETED_S))
+    made["blacklist"].append(_gone())
     return made
+
+
+def _gone() -> IndexModel:
+    """Of a collection of REMOVED: lets what is left of deleted documents go."""
+    return IndexModel([(GONE, ASCENDING)], expireAfterSeconds=DELETED_S)
+
+
+def _settlements() -> dict[str, list[IndexModel]]:
+    return {
+        "settlements": [IndexModel([("day", DESCENDING), ("_id", ASCENDING)])],
+        "settlement_items": [IndexModel([("batch_id", ASCENDING), ("_id", ASCENDING)])],
+        "settlement_breaks": [_gone()],
+    }
+
+
+def _reports() -> dict[str, list[IndexModel]]:
+    by_time = [("created_ms", DESCENDING), ("_id", ASCENDING)]
+    of_schedule = [("schedule_id", ASCENDING), *by_time]
+    return {"reports": [IndexModel(by_time), IndexModel(of_schedule)]}
 
 
 # What each number of the database added, by collection. Only ever appended to.
@@ -186,12 +204,11 @@ MIGRATIONS: tuple[Mapping[str, Sequence[IndexModel]], ...] = (
     {listing.collection: listing.indexes() for listing in (RATES, RATE_HISTORY)},
     {
         EVENTS: FACTS.indexes()[-1:],
-        "analytics_events": [
-            *WINDOWS.indexes(),
-            IndexModel([(GONE, ASCENDING)], expireAfterSeconds=DELETED_S),
-        ],
+        "analytics_events": [*WINDOWS.indexes(), _gone()],
         LINKS: [IndexModel([("chain", ASCENDING), ("number", ASCENDING)])],
     },
+    _settlements(),
+    _reports(),
 )
 
 

@@ -279,6 +279,53 @@ TABLES: Mapping[str, Table] = {
             Column("statement_line", ("line",)),
         ),
     ),
+    "settlements": Table(
+        name="settlements",
+        key="batch_id",
+        columns=(
+            *_plain("batch_id", "provider", "currency", "day", "status", "items"),
+            *_plain("in_minor", "out_minor", "net_minor", "closed_by", "run_id", "statement_id"),
+            *_plain("breaks", "request_hash", "due_ms", "closed_ms"),
+            *_CHANGED,
+        ),
+    ),
+    "settlement_items": Table(
+        name="settlement_items",
+        key="settlement_item",
+        columns=_plain("batch_id", "end_to_end_id", "payment_id", "amount_minor", "at_ms"),
+    ),
+    "settlement_breaks": Table(
+        name="settlement_breaks",
+        key="settlement_break",
+        columns=(
+            *_plain("batch_id", "number", "kind", "end_to_end_id", "ours_minor", "theirs_minor"),
+            Column("statement_line", ("line",)),
+            *_plain("version"),
+        ),
+    ),
+    "report_schedules": Table(
+        name="report_schedules",
+        key="schedule_id",
+        columns=(
+            *_plain("schedule_id", "cron", "period", "next_ms", "runs", "last_report_id"),
+            *_plain("actor_id", "request_hash"),
+            Column("active", ("active",), Form.FLAG),
+            *_json("definition"),
+            *_CHANGED,
+        ),
+    ),
+    "reports": Table(
+        name="reports",
+        key="report_id",
+        columns=(
+            *_plain("report_id", "schedule_id", "from_ms", "to_ms", "as_of_ms", "status"),
+            Column("row_count", ("rows",)),
+            Column("file_bytes", ("bytes",)),
+            *_plain("attempt", "sha256", "detail", "due_ms", "actor_id", "request_hash"),
+            *_json("definition"),
+            *_CHANGED,
+        ),
+    ),
     "notifications": Table(
         name="notifications",
         key="notification_id",

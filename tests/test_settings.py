@@ -20,7 +20,14 @@ SECRETS = {
     "STREAMBANK_MAIL_SECRET": "m" * 32,
     "STREAMBANK_WEBHOOK_KEYS": "w" * 32,
 }
-PRODUCTION = {**NO_STACK, "STREAMBANK_ENVIRONMENT": "production", **SECRETS}
+ACCOUNTS = {
+    "STREAMBANK_BANK_IBAN": "FR1420041010050500013M02606",
+    "STREAMBANK_BANK_BIC": "PSSTFRPPLIL",
+    "STREAMBANK_PROVIDER_NAME": "Acme Payments",
+    "STREAMBANK_PROVIDER_IBAN": "GB29NWBK60161331926819",
+    "STREAMBANK_PROVIDER_BIC": "NWBKGB2LXXX",
+}
+PRODUCTION = {**NO_STACK, "STREAMBANK_ENVIRONMENT": "production", **SECRETS, **ACCOUNTS}
 
 
 def load(**values: str) -> Settings:
@@ -151,6 +158,10 @@ def test_sasl_and_tls_reach_the_clients(tmp_path: Path) -> None:
             {"rate_limit_routes": "POST /api/users=5"},
             "STREAMBANK_RATE_LIMIT_ROUTES has 'POST /api/users=5'; write METHOD /path=",
         ),
+        ({"bank_iban": "FR1420041010050500013M02607"}, "STREAMBANK_BANK_IBAN is 'FR1420041"),
+        ({"bank_iban": "FR14 2004 1010 0505 0001 3M02 606"}, "STREAMBANK_BANK_IBAN is 'FR14 "),
+        ({"provider_bic": "NWBK"}, "STREAMBANK_PROVIDER_BIC is 'NWBK'"),
+        ({"bank_name": " "}, "STREAMBANK_BANK_NAME is empty or too long"),
         ({"partitons": "3"}, "STREAMBANK_PARTITONS is no setting; see docs/configuration.md"),
         (
             {"environment": "production"},
@@ -163,6 +174,14 @@ def test_a_bad_value_is_one_sentence(values: dict[str, str], sentence: str) -> N
         load(**values)
     assert str(refused.value).startswith(sentence)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("missing", ACCOUNTS)
+def test_production_settles_over_no_example_s_account(missing: str) -> None:
+    given = {name: value for name, value in PRODUCTION.items() if name != missing}
+    with pytest.raises(BadSetting) as refused:
+        Settings.load(given, NO_FILE)
+    assert str(refused.value).startswith(f"{missing} is the example of development")
 
 
 @pytest.mark.parametrize("missing", SECRETS)

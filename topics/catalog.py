@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from domain.services import DECIDERS
-from topics.subscriptions import EMAIL, FEED, PUSH, RAIL, SMS, WEBHOOK
+from topics.subscriptions import EMAIL, FEED, PUSH, RAIL, REPORTS, SMS, WEBHOOK
 
 DAY_MS = 24 * 3600 * 1000
 FOR_EVER = -1
@@ -119,6 +119,7 @@ TOPICS: tuple[Topic, ...] = (
     ),
     Topic(name=FEED, kind=Kind.EFFECTS, key="fetch_id", writer="currency"),
     Topic(name=RAIL, kind=Kind.EFFECTS, key="transaction_id", writer="payment"),
+    Topic(name=REPORTS, kind=Kind.EFFECTS, key="report_id", writer="reporting"),
     *(
         Topic(name=name, kind=Kind.EFFECTS, key="user_id", writer="notification")
         for name in (EMAIL, SMS, PUSH, WEBHOOK)

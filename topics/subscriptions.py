@@ -30,6 +30,7 @@ from domain.notification import Channel, DeliveryRequested, TemplateSaved
 from domain.person import normalised
 from domain.prices import PriceListSet
 from domain.reconciliation import PaymentBooked, StatementCompared, StatementPartSwept
+from domain.reporting import ReportRequested
 from domain.risk_config import RiskConfigSet
 from domain.saga import (
     AccountCredited,
@@ -68,6 +69,7 @@ from domain.saga import (
     refunds,
     undoes,
 )
+from domain.settlement import SettlementRunRequested
 from domain.user import AddressClaimed, AddressReserved, EmailChanged, RolesSet, UserRegistered
 
 
@@ -115,6 +117,8 @@ RISK = "risk.inbox"
 AUDIT = "audit.inbox"
 CURRENCY = "currency.inbox"
 FEED = "rates.inbox"  # read by agents/perform.py, which answers with RatesFetched
+SETTLEMENT = "settlement.inbox"
+REPORTS = "reports.inbox"  # read by agents/perform.py, which answers with ReportAnswered
 RAIL = "rail.inbox"  # read by agents/perform.py, which answers with RailAnswered
 # read by agents/perform.py too, which answers with DeliveryAnswered
 EMAIL, SMS, PUSH, WEBHOOK = "email.inbox", "sms.inbox", "push.inbox", "webhook.inbox"
@@ -359,6 +363,9 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
     _on(TransactionCancelled, RISK, OWNER, _by_customer),
     # a provider's statement is held against what it was seen to move that day
     _relayed(PaymentBooked, PAYMENT, "booking_key"),
+    # what a provider moved is settled by book, provider and currency
+    _relayed(PaymentBooked, SETTLEMENT, "book"),
+    _on(SettlementRunRequested, SETTLEMENT, EVERY),
     _on(StatementCompared, PAYMENT, "booking_key"),
     _on(StatementPartSwept, PAYMENT, "booking_key", _is_going_on),
     # beside the saga
@@ -371,6 +378,7 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
     _on(KycLevelSet, RISK, "user_id"),
     _on(RatesSet, CURRENCY, EVERY),
     _on(RatesRequested, FEED, "fetch_id"),
+    _on(ReportRequested, REPORTS, "report_id"),
     _on(AddressReserved, USER, "user_id"),
     _on(AddressClaimed, USER, "user_id"),
     _on(EmailChanged, USER, "former_address", _has_moved),

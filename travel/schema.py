@@ -33,10 +33,14 @@ from domain.payment_methods import PaymentMethod, PaymentMethods
 from domain.person import User
 from domain.prices import PRICE_LIST, PriceList
 from domain.reconciliation import Booking, Bookings, Statement, StatementBreak
+from domain.reporting import Report, Schedule
+from domain.reporting import home_of as schedule_of
 from domain.risk import ListedTransaction, Owner, Review, Score
 from domain.risk_config import CONFIG, RiskConfiguration
 from domain.services import DECIDERS
 from domain.session import Session
+from domain.settlement import Batch, BatchBreak, Book, Item
+from domain.settlement import home_of as book_of
 from domain.transaction import Reversal, Transaction
 from domain.user import AccountList, ListedAccount
 
@@ -53,7 +57,7 @@ PRIVATE = (
     "refresh/",
 )  # rows that private events alone make
 # rows without a table: what is due, indexes of `user_accounts`, `sessions` and `provider_bookings`, what risk
-# asks alone, and which rates came last
+# asks alone, which rates came last, and what settlement finds its way by
 OMITTED = (
     *PRIVATE,
     "due/",
@@ -66,6 +70,10 @@ OMITTED = (
     "rate-board/",
     "rate-applied/",
     "rate-feed/",
+    "open-batches",
+    "settled/",
+    "run/",
+    "closed/",
 )
 
 
@@ -375,6 +383,60 @@ TABLES: tuple[Table, ...] = (
         key=("statement_id", "number"),
         about="what does not agree",
         aggregate=lambda rest: _before_point(_first(rest)),
+    ),
+    Table(
+        name="settlements",
+        service="settlement",
+        row=Batch,
+        prefix="batch/",
+        key=("batch_id",),
+        about="what a provider moved in a business day, summed up",
+        aggregate=book_of,
+    ),
+    Table(
+        name="settlement_items",
+        service="settlement",
+        row=Item,
+        prefix="item/",
+        key=("batch_id", "number"),
+        about="what is in a batch, for thirty days",
+        aggregate=lambda rest: book_of(_first(rest)),
+    ),
+    Table(
+        name="settlement_breaks",
+        service="settlement",
+        row=BatchBreak,
+        prefix="break/",
+        key=("batch_id", "number"),
+        about="what the last statement says differently of a batch",
+        aggregate=lambda rest: book_of(_first(rest)),
+    ),
+    Table(
+        name="settlement_books",
+        service="settlement",
+        row=Book,
+        prefix="book/",
+        key=("book",),
+        about="up to which day the batches of provider and currency are closed",
+        aggregate=str,
+    ),
+    Table(
+        name="reports",
+        service="reporting",
+        row=Report,
+        prefix="report/",
+        key=("report_id",),
+        about="reports that were asked for",
+        aggregate=schedule_of,
+    ),
+    Table(
+        name="report_schedules",
+        service="reporting",
+        row=Schedule,
+        prefix="schedule/",
+        key=("schedule_id",),
+        about="reports that are made again and again",
+        aggregate=str,
     ),
     Table(
         name="notifications",

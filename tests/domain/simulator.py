@@ -118,7 +118,7 @@ from domain.services import DECIDERS
 from domain.session import EXPIRED
 from domain.transaction import CancelTransaction, CreateTransaction
 from domain.user import RegisterUser, Role
-from tests.domain import simulated_people, simulated_risk
+from tests.domain import simulated_people, simulated_risk, simulated_settlement
 from topics.subscriptions import (
     EMAIL,
     EVERY,
@@ -263,6 +263,8 @@ class Bank:
                 self.rail.append(event)
             elif topic == "rates.inbox":
                 self.send("currency", RATES, fetched(self, event))
+            elif topic == "reports.inbox":
+                simulated_settlement.answer(self, event)
             elif topic in DELIVERIES:
                 self.post.append(event)
             elif kind == "inbox" and key is EVERY:
@@ -727,6 +729,8 @@ def act(bank: Bank) -> None:  # noqa: C901 - a case an action
     account_id = chance.choice(ACCOUNTS)
     if chance.random() < 0.1:
         be_told(bank, chance.choice(PEOPLE))
+    if chance.random() < 0.15:
+        simulated_settlement.act(bank)
     match chance.randrange(40):
         case 0 | 1 | 2 | 3 | 4 | 5 | 16:
             order(bank)
@@ -1064,6 +1068,7 @@ def run(
         for _ in range(bank.chance.randrange(12)):
             bank.step()
     bank.send("currency", RATES, ScheduleFeed(every_s=0, actor_id="ops"))
+    simulated_settlement.end(bank)
     bank.settle()
     return_suspended(bank)
     for currency in CURRENCIES:
@@ -1087,6 +1092,7 @@ def laws(bank: Bank) -> None:
     check_rail(bank)
     check_refunds(bank)
     check_statements(bank)
+    simulated_settlement.check(bank, expect)
     check_lists(bank)
     check_told(bank)
     simulated_people.check(bank, expect)
@@ -1432,6 +1438,7 @@ def check_forgetting(bank: Bank) -> None:
         "address/",
         "credentials/",
         *simulated_risk.STAY,
+        *simulated_settlement.STAY,
     )
     stay += ("recipient/", "listing/", "accounts-of/", "account-of/", "has-account/")
     stay += ("rate/", "rate-board/", "rate-applied/", "rate-feed/")

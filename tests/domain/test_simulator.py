@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from domain import account, currency, payment, risk, transaction
+from domain import account, currency, payment, reporting, risk, settlement, transaction
 from domain.decider import Decider, Rows
 from domain.holds import HoldExpired, HoldStatus, captured_hold, hold_key
 from domain.payment import RailAnswered, RailOutcome
@@ -255,6 +255,33 @@ def approves_what_was_cancelled(rows: Rows, message: Any, at_ms: int) -> Sequenc
     return risk.decide(rows, message, at_ms)
 
 
+def settles_again(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, PaymentBooked):
+        rows = Blind(rows, lambda key: key.startswith("settled/"))
+    return settlement.decide(rows, message, at_ms)
+
+
+def counts_but_does_not_sum(rows: Rows, event: Any) -> Mapping[str, Any]:
+    changes = settlement.evolve(rows, event)
+    if not isinstance(event, settlement.ItemSettled) or event.number == 0:
+        return changes
+    key = settlement.batch_key(event.batch_id)
+    return {**changes, key: replace(changes[key], net_minor=rows[key].net_minor)}
+
+
+def leaves_out_what_comes_late(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, PaymentBooked) and settlement.book_key(message.book) in rows:
+        return ()
+    return settlement.decide(rows, message, at_ms)
+
+
+def never_runs(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    said = reporting.decide(rows, message, at_ms)
+    return [
+        one for one in said if not isinstance(one, reporting.ReportRequested) or one.attempt > 1
+    ]
+
+
 CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
     "a credit heard twice is booked twice": ("account", {"decide": credits_again}),
     "an approval heard twice debits twice": ("account", {"decide": debits_again}),
@@ -282,6 +309,16 @@ CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
     "a quote is not used up": ("currency", {"evolve": never_uses_up}),
     "a quote serves anyone": ("currency", {"decide": lets_anyone_use_it}),
     "a cancelled exchange reserves": ("risk", {"decide": approves_what_was_cancelled}),
+    "a booking heard twice is settled twice": ("settlement", {"decide": settles_again}),
+    "a settlement is not the sum of its items": (
+        "settlement",
+        {"evolve": counts_but_does_not_sum},
+    ),
+    "what comes after the close is in no settlement": (
+        "settlement",
+        {"decide": leaves_out_what_comes_late},
+    ),
+    "a planned report is not made": ("reporting", {"decide": never_runs}),
     "a failure heard twice frees the limit twice": ("risk", {"evolve": frees_the_limit_again}),
 }
 

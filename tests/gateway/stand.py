@@ -94,6 +94,7 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
         "STREAMBANK_PROVIDER_SECRET": SECRET,
         "STREAMBANK_ADMIN_PASSWORD": PASSWORD,
         "STREAMBANK_STATE_DIR": str(directory / "state"),
+        "STREAMBANK_REPORTS_DIR": str(directory / "reports"),
         **more,
     }
     (directory / "state").mkdir(exist_ok=True)
