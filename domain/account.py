@@ -71,6 +71,7 @@ from domain.saga import (
     DebitReversed,
     DebitSettled,
     DebitSuspended,
+    LossSuspended,
     Order,
     PaymentFailed,
     PaymentProcessed,
@@ -327,6 +328,7 @@ class LegState(StrEnum):
     REVERSED = "reversed"
     SETTLED = "settled"
     CREDITED = "credited"
+    LOST = "lost"  # reversed, and gone by the rail all the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,6 +381,7 @@ Event: TypeAlias = (
     | DebitSettled
     | DebitSuspended
     | CreditSuspended
+    | LossSuspended
     | SuspensePaid
     | CancelTooLate
     | AccountOpened
@@ -614,6 +617,9 @@ def _reverse(
 
 def _suspend(rows: Rows, fact: RefundFailed, at_ms: int) -> Sequence[Event]:
     order = fact.order
+    if _is_lost(rows, fact):
+        postings = move(order.currency, order.amount_minor, SUSPENSE, WORLD)
+        return (LossSuspended(order=order, postings=postings, at_ms=at_ms),)
     if not _is_leg(rows, order, LegState.DEBITED):
         return ()
     return (
@@ -625,6 +631,15 @@ def _suspend(rows: Rows, fact: RefundFailed, at_ms: int) -> Sequence[Event]:
             at_ms=at_ms,
             steps=traced(fact.steps, "debit", SERVICE, "suspended", at_ms),
         ),
+    )
+
+
+def _is_lost(rows: Rows, fact: RefundFailed) -> bool:
+    """It left the bank after the rail had said no and it was put back; the rail keeps it."""
+    return (
+        fact.reason is Reason.PAYMENT_DECLINED
+        and fact.order.destination_account_id is None
+        and _is_leg(rows, fact.order, LegState.REVERSED)
     )
 
 
@@ -911,6 +926,11 @@ def evolve(rows: Rows, event: Event) -> Changes:  # noqa: C901 - a case an event
             return _passed_on(rows, event, LegState.SETTLED, -1)
         case DebitSuspended():
             return _passed_on(rows, event, LegState.SUSPENDED, 0)
+        case LossSuspended():
+            return {
+                **_sided(rows, event, Side.SOURCE, LegState.LOST),
+                **post_system(rows, event.postings),
+            }
         case CreditSuspended() | SuspensePaid():
             return _suspended(rows, event)
         case AccountOpened():
@@ -1058,6 +1078,7 @@ SagaFact: TypeAlias = (
     | DebitReversed
     | DebitSettled
     | DebitSuspended
+    | LossSuspended
 )
 
 
@@ -1191,7 +1212,7 @@ def aggregate_id(event: Event) -> str:
             return order.source_account_id or order.destination_account_id or ""
         case AccountDebited() | DebitRefused() | DebitReversed() | DebitSettled():
             return event.order.source_account_id or ""
-        case DebitSuspended():
+        case DebitSuspended() | LossSuspended():
             return event.order.source_account_id or ""
         case LegsForgotten():
             return event.due[0]

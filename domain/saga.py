@@ -390,6 +390,15 @@ class CreditSuspended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LossSuspended:
+    """account: the rail moved a payment after its no, when it was put back, and keeps it: a claim in suspense."""
+
+    order: Order
+    postings: tuple[Posting, ...]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountCredited:
     """account: the amount is on the destination. `balances`: a debited source's, then its own."""
 

@@ -99,6 +99,7 @@ from domain.risk import DecideReview, ReviewStatus
 from domain.saga import (
     AccountDebited,
     DebitReversed,
+    LossSuspended,
     Order,
     PaymentRequested,
     Rail,
@@ -1169,6 +1170,11 @@ def check_money(bank: Bank) -> None:
             row.order.amount_minor
             for row in suspended
             if not row.paid and row.order.currency == currency
+        )
+        open_minor -= sum(
+            event.order.amount_minor
+            for event in bank.all_events("account")
+            if isinstance(event, LossSuspended) and event.order.currency == currency
         )
         expect(trial.get((SUSPENSE, currency), 0) == open_minor, f"suspense: {trial}")
     expect(not any(by_currency.values()), f"trial balance: {trial}")
