@@ -678,7 +678,7 @@ def create_admin(settings: Settings, options: argparse.Namespace) -> int:
     """Register a user with all roles of an administrator; wait until the user service has done so."""
     password = _password(settings, options.password_file)
     _reach_broker(settings)
-    command = _registration(options.email, password)
+    command = _registration(options.email, password, settings.password_rounds)
     command_id = str(uuid.uuid4())
     consumer = _from_the_end(settings, f"{settings.prefix}user.events")
     _send(settings, command, command_id)
@@ -698,7 +698,7 @@ def _password(settings: Settings, file: Path | None) -> str:
     return password
 
 
-def _registration(email: str, password: str) -> RegisterUser:
+def _registration(email: str, password: str, rounds: int) -> RegisterUser:
     from gateway.passwords import hashed
 
     user_id = str(uuid.uuid4())
@@ -707,7 +707,7 @@ def _registration(email: str, password: str) -> RegisterUser:
         address=email.strip().lower(),
         email=email.strip(),
         name="administrator",
-        password_hash=hashed(password),
+        password_hash=hashed(password, rounds),
         roles=(Role.ADMIN,),
         actor_id=user_id,
         request_hash=hashlib.sha256(user_id.encode()).hexdigest(),

@@ -131,6 +131,9 @@ class Settings:
     rate_limit_routes: tuple[str, ...] = _setting(
         (), "routes with a limit of their own, as `POST /api/auth/login=10/60`, separated by commas"
     )
+    password_rounds: int = _setting(
+        12, "bcrypt's cost, 10 to 16: one more doubles the time of a log-in, and of each guess"
+    )
     login_failures_account: int = _setting(
         10, "wrong passwords for one account in `login_window_s`; beyond it 429, right or wrong"
     )
@@ -404,6 +407,13 @@ def _numbers_are_possible(settings: Settings) -> None:
             raise BadSetting(f"{variable(item)} is {value}; set it to a number above 0")
 
 
+def _passwords_are_dear(settings: Settings) -> None:
+    if not 10 <= settings.password_rounds <= 16:
+        raise BadSetting(
+            f"STREAMBANK_PASSWORD_ROUNDS is {settings.password_rounds}; set it to 10 to 16"
+        )
+
+
 def _rates_can_be_used(settings: Settings) -> None:
     for name, limit_s in (("quote_hold_s", 24 * 3600), ("rate_max_age_s", 30 * 24 * 3600)):
         value = getattr(settings, name)
@@ -564,6 +574,7 @@ CHECKS: tuple[Callable[[Settings], None], ...] = (
     _names_are_given,
     _outbound_is_possible,
     _stores_are_urls,
+    _passwords_are_dear,
     _time_outs_fit,
     _sasl_is_complete,
     _files_are_there,

@@ -13,7 +13,7 @@ from gateway.known import Known
 from gateway.lag import Lag
 from gateway.log_outs import LogOuts
 from gateway.operations import Readiness
-from gateway.passwords import ROUNDS, Passwords
+from gateway.passwords import Passwords
 from gateway.past import Past
 from gateway.provider import CardTokens
 from gateway.queries import Queries
@@ -37,13 +37,13 @@ OWNERS = 200_000  # accounts whose owner is remembered
 class Gateway:
     """What the handlers work with.
 
-    `password_rounds`: bcrypt's cost, less in tests. `log_outs`: shared with the processes beside it.
+    `password_rounds`: in place of the setting, less in tests. `log_outs`: shared with the processes beside it.
     """
 
     def __init__(
         self,
         settings: Settings,
-        password_rounds: int = ROUNDS,
+        password_rounds: int | None = None,
         log_outs: LogOuts | None = None,
     ) -> None:
         self.settings = settings
@@ -67,7 +67,7 @@ class Gateway:
         self.sessions = Sessions(self.queries, log_outs, settings.access_token_s)
         self.waiting.listen("user", EVENTS, self.sessions.heard)
         self.throttle = Throttle(self.shared, settings)
-        self.passwords = Passwords(rounds=password_rounds)
+        self.passwords = Passwords(rounds=password_rounds or settings.password_rounds)
         self.idempotency = Idempotency()
         self.owners = AccountOwners(self.reads)
         self.past = Past(settings)

@@ -153,6 +153,7 @@ def test_sasl_and_tls_reach_the_clients(tmp_path: Path) -> None:
         ),
         ({"kafka_security_protocol": "SASL_SSL"}, "STREAMBANK_KAFKA_SASL_USERNAME is empty;"),
         ({"kafka_ssl_ca": "/no/ca"}, "STREAMBANK_KAFKA_SSL_CA is '/no/ca'; no such file"),
+        ({"password_rounds": "9"}, "STREAMBANK_PASSWORD_ROUNDS is 9; set it to 10 to 16"),
         ({"tls_key": "/no/key"}, "STREAMBANK_TLS_CERTIFICATE is empty; set both files"),
         (
             {"rate_limit_routes": "POST /api/users=5"},

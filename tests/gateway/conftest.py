@@ -18,13 +18,20 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def bank(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    """Never stop its processes: others ask them too."""
+    """Never stop its processes: others ask them too.
+
+    On a busy machine no transaction of its worker may be too old: that would end the worker, and
+    with it all tests after.
+    """
     directory = tmp_path_factory.mktemp("bank")
-    with stand(kafka, directory, f"g{uuid.uuid4().hex[:8]}-") as started:
+    more = {"STREAMBANK_TRANSACTION_TIMEOUT_S": "60", "STREAMBANK_SESSION_TIMEOUT_S": "30"}
+    with stand(kafka, directory, f"g{uuid.uuid4().hex[:8]}-", **more) as started:
         yield started
 
 
 @pytest.fixture
 async def people(bank: Stand) -> AsyncIterator[Town]:
+    ended = bank.revive()
     async with town(bank.url) as found:
         yield found
+    assert not ended, f"ended after the test before this one began, started again: {ended}"

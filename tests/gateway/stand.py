@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = [sys.executable, str(ROOT / "pipeline.py")]
-READY_S = 60.0
+READY_S = 120.0  # on a machine that has much else to do
 SECRET = "a-secret-of-tests-that-is-long-enough"
 PASSWORD = "correct horse battery"
 ADMIN = "admin@bank.example"
+OUTSIDE = ("postbox", "rail")  # whom the bank talks to
 SERVICES = (
     "user",
     "account",
@@ -61,6 +62,16 @@ class Stand:
     environment: Mapping[str, str]
     prefix: str
     bootstrap: str
+    ready: Mapping[str, str]  # where each process says that it can work
+
+    def revive(self) -> list[str]:
+        """Start what ended, as a supervisor does, and say what that was."""
+        ended = [name for name, child in self.children.items() if not child.running]
+        for name in ended:
+            self.children[name].start()
+        for name in ended:
+            _until(self.ready[name], self.children[name])
+        return ended
 
     async def post(self, session: aiohttp.ClientSession) -> list[dict[str, Any]]:
         """The mails, SMS and push messages that have arrived."""
@@ -76,8 +87,8 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
 
     With stores their projections run beside the worker.
     """
-    gateway_port, ops_port, rail_port, projections_port, rates_port = free_ports(5)
-    mail_port, messages_port = free_ports(2)
+    gateway_port, ops_port, rail_port, projections_port, rates_port, *others = free_ports(7)
+    mail_port, messages_port = others
     environment = {
         **os.environ,
         "STREAMBANK_KAFKA_BOOTSTRAP": kafka.bootstrap,
@@ -93,6 +104,7 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
         "STREAMBANK_JWT_SECRET": SECRET,
         "STREAMBANK_PROVIDER_SECRET": SECRET,
         "STREAMBANK_ADMIN_PASSWORD": PASSWORD,
+        "STREAMBANK_PASSWORD_ROUNDS": "10",  # each test brings people
         "STREAMBANK_STATE_DIR": str(directory / "state"),
         "STREAMBANK_REPORTS_DIR": str(directory / "reports"),
         **more,
@@ -120,15 +132,15 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
         for name, (command, _) in commands.items():
             children[name] = Child(name, command, directory, environment=environment)
             children[name].start()
-        _until(f"http://127.0.0.1:{rail_port}/health", children["rail"])
-        _until(f"http://127.0.0.1:{messages_port}/health", children["postbox"])
-        _until(f"http://127.0.0.1:{ops_port}/readiness", children["worker"])
-        _until(f"http://127.0.0.1:{gateway_port}/readiness", children["gateway"])
-        if stores:
-            _until(f"http://127.0.0.1:{projections_port}/readiness", children["projections"])
+        ready = {
+            name: f"http://127.0.0.1:{port}/{'health' if name in OUTSIDE else 'readiness'}"
+            for name, (_, port) in commands.items()
+        }
+        for name, child in children.items():
+            _until(ready[name], child)
         _once(environment, "create-admin", "--email", ADMIN)
         url = f"http://127.0.0.1:{gateway_port}"
-        yield Stand(url, children, environment, prefix, kafka.bootstrap)
+        yield Stand(url, children, environment, prefix, kafka.bootstrap, ready)
     finally:
         for child in reversed(children.values()):
             child.stop(grace_s=10)

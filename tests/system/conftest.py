@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from deploy.local.kafka import Kafka
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-READY_S = 60.0
+READY_S = 120.0  # on a machine that has much else to do
 
 
 class Installation:
