@@ -21,6 +21,7 @@ class Answer:
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
+    private: bool = False  # has a secret: kept in this process alone
 
     @property
     def size(self) -> int:

@@ -64,8 +64,10 @@ async def _learn_owners(call: Call, items: Iterable[Any]) -> None:
     """Who owns the accounts, asked for together; of what does not answer each order asks again."""
     owners, queries = call.gateway.owners, call.gateway.queries
     members = ("source_account_id", "destination_account_id")
-    named = {item.get(name) for item in items if isinstance(item, dict) for name in members}
-    wanted = [one for one in named if isinstance(one, str) and owners.known(one) is None]
+    told = [item.get(name) for item in items if isinstance(item, dict) for name in members]
+    # what is no id at all is for its order's validation to refuse, not for all orders to fail by
+    named = {one for one in told if isinstance(one, str) and one.isascii()}
+    wanted = [one for one in named if owners.known(one) is None]
     try:
         rows = await queries.gather("account", ((one, account_key(one)) for one in wanted))
     except Problem:
@@ -153,7 +155,7 @@ def _wrong(pointer: str, code: str, detail: str) -> Problem:
 
 def _key(item: Any) -> str | None:
     key = item.get("idempotency_key") if isinstance(item, dict) else None
-    return key if isinstance(key, str) else None
+    return key if isinstance(key, str) and key.isascii() else None
 
 
 def _result(at: int, item: Any, given: Answer) -> dict[str, Any]:

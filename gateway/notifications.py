@@ -320,6 +320,12 @@ def _endpoint(call: Call, user_id: str, one: Row) -> dict[str, Any]:
     }
 
 
+def _with_secret(call: Call, user_id: str, one: Row) -> Answer:
+    given = answer(_endpoint(call, user_id, one))
+    given.private = True
+    return given
+
+
 async def set_endpoint(call: Call) -> Answer:
     """202, or 200 with the endpoint and its secret when the client waits."""
     body = call.body
@@ -372,7 +378,7 @@ class _Defining(_EndpointChange):
             return None
         if one["url"] != self.command.url or one["enabled"] is not self.command.enabled:
             return None
-        return answer(_endpoint(self.call, self.key, one))
+        return _with_secret(self.call, self.key, one)
 
 
 async def rotate_secret(call: Call) -> Answer:
@@ -407,7 +413,7 @@ class _Rotating(_EndpointChange):
         one = await self.row()
         if one is None or self._version is None or one["secret_version"] < self._version:
             return None
-        return answer(_endpoint(self.call, self.key, one))
+        return _with_secret(self.call, self.key, one)
 
 
 async def remove_endpoint(call: Call) -> Answer:

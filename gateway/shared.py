@@ -122,7 +122,7 @@ class Shared:
     def finish(self, scope: uuid.UUID, request_hash: str, answer: Answer) -> None:
         """The first answer of a key, for the other processes; of a 202 only that there was one."""
         redis = self._there()
-        if redis is None or answer.size > ANSWER_BYTES:
+        if redis is None or answer.private or answer.size > ANSWER_BYTES:
             return
         whole = answer.status != 202
         kept = {

@@ -131,7 +131,7 @@ def moment_of(name: str, text: str, later: int) -> int:
         if not DAY.fullmatch(text):
             return moment(text)
         day = datetime.fromisoformat(text).replace(tzinfo=UTC)
-        return day_start_ms(int(day.timestamp()) * 1000 // DAY_MS + later)
+        return max(0, day_start_ms(int(day.timestamp()) * 1000 // DAY_MS + later))
     except (BadMoment, ValueError) as exc:
         raise Problem(
             "BAD_QUERY", f"{name} is a day (2026-03-01) or a time (2026-03-01T12:00:00Z)"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_MS = 253_370_764_800_000  # the beginning of the year 9999: what is counted from it stays a time
 RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -19,7 +20,11 @@ OFFSETS = re.compile(r"\d{1,9}:\d{1,18}(,\d{1,9}:\d{1,18})*", re.ASCII)
 
 
 def moment(text: str) -> int:
-    """A time of RFC 3339 as Unix milliseconds, rounded down. Raises BadMoment."""
+    """A time of RFC 3339 as Unix milliseconds, rounded down. Raises BadMoment.
+
+    Nothing was before 1970 or is after LAST_MS: such a time is the nearest one between. A negative
+    one would be an order to Kafka (-1: the end of a log), not a time.
+    """
     if RFC_3339.fullmatch(text):
         # Python reads microseconds at most
         plain = re.sub(r"(\.\d{6})\d+", r"\1", text.upper())
@@ -28,7 +33,7 @@ def moment(text: str) -> int:
         except ValueError:
             pass
         else:
-            return (at - EPOCH) // timedelta(milliseconds=1)
+            return min(max((at - EPOCH) // timedelta(milliseconds=1), 0), LAST_MS)
     raise BadMoment(f"{text[:60]!r} is no time as RFC 3339 has it, such as 2026-03-01T12:00:00Z")
 
 

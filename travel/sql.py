@@ -139,13 +139,14 @@ def answer(directory: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     progress = Progress(asked["progress"])
     try:
         with duckdb.connect(":memory:") as database:
+            _shut_in(database, directory)
             _create(database)
             select = _select(asked["sql"])
             names = _names(database, select)
             span = (asked["since_ms"], asked["at_ms"])
             _load(database, directory, names, span, progress)
             _drop(database, names)
-            _lock(database, directory, limits)
+            _lock(database, limits)
             progress.tell("computing")
             if asked["parquet"]:
                 return _written(database, directory, select, limits, Path(asked["parquet"]))
@@ -279,16 +280,23 @@ def _copy(database: Any, file: Path, table: str, lines: Iterator[Mapping[str, An
     file.unlink()
 
 
-def _lock(database: Any, directory: Path, limits: Limits) -> None:
-    """From here on the SQL is a stranger's."""
+def _shut_in(database: Any, directory: Path) -> None:
+    """Before a stranger's SQL is looked at: to tell its tables DuckDB opens the files that it names."""
     for setting in (
-        "threads = 1",
-        f"memory_limit = '{limits.bytes // 1024}KiB'",
         "temp_directory = ''",  # nothing is spilled to disk
         f"allowed_directories = ['{directory}']",
         "enable_external_access = false",
         "autoinstall_known_extensions = false",
         "autoload_known_extensions = false",
+    ):
+        database.execute(f"SET {setting}")
+
+
+def _lock(database: Any, limits: Limits) -> None:
+    """From here on the SQL is a stranger's."""
+    for setting in (
+        "threads = 1",
+        f"memory_limit = '{limits.bytes // 1024}KiB'",
         "lock_configuration = true",
     ):
         database.execute(f"SET {setting}")

@@ -55,6 +55,10 @@ def test_more_rows_than_wanted(tmp_path: Path) -> None:
         ("SELECT * FROM glob('/etc/*')", "disabled"),
         ("SELECT * FROM '/etc/passwd.csv'", "disabled"),
         ("SELECT * FROM 'https://bank.example/x.parquet'", "disabled"),
+        # to name its tables DuckDB plans a query, for which it looks for files and extensions
+        ("SELECT * FROM read_csv('/etc/not-there')", "disabled"),
+        ("SELECT * FROM read_json('http://127.0.0.1:9/x.json')", "disabled"),
+        ("SELECT * FROM sqlite_scan('/etc/passwd', 'x')", "is not in the catalog"),
         ("SELECT * FROM range(1) ) ; DROP TABLE loaded_accounts --", "syntax error"),
         ("SELECT * FROM query('COPY (SELECT 1) TO ''/tmp/x''')", "SELECT"),
         ("SELECT * FROM credentials", "credentials"),
