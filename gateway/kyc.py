@@ -157,7 +157,8 @@ async def listing(call: Call) -> Answer:
     limit, start = pages.limit_of(call), pages.text_of(call) or "0|"
     number, _, after = start.partition("|")
     queries = call.gateway.queries
-    if not (number.isascii() and number.isdecimal() and int(number[:6]) < queries.partitions):
+    known = number.isascii() and number.isdecimal() and len(number) < 7
+    if not known or int(number) >= queries.partitions:
         raise Problem("BAD_QUERY", "the cursor is none of this list's")
     items: list[Row] = []
     following: str | None = None

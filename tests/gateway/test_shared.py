@@ -54,6 +54,23 @@ async def test_another_process_knows_the_body_and_the_answer_of_a_key(
         assert await until(known, "the answer is known") == given
 
 
+async def test_an_answer_with_a_secret_stays_in_its_process(
+    redis_server: Server, prefix: str
+) -> None:
+    secret, scopes = b'{"secret": "whsec_x"}', (uuid.uuid4(), uuid.uuid4())
+    async with gateway(redis_server, prefix) as one, gateway(redis_server, prefix) as other:
+        for scope in scopes:
+            await one.begin(scope, "hash")
+        one.finish(scopes[0], "hash", Answer(200, secret, private=True))
+        one.finish(scopes[1], "hash", Answer(200, b"{}"))  # told behind it
+
+        async def known() -> Answer | None:
+            return await other.begin(scopes[1], "hash")
+
+        await until(known, "the answer behind it is known")
+        assert await other.begin(scopes[0], "hash") is None
+
+
 async def test_of_an_accepted_command_only_that_is_known(redis_server: Server, prefix: str) -> None:
     scope = uuid.uuid4()
     async with gateway(redis_server, prefix) as one, gateway(redis_server, prefix) as other:
