@@ -228,7 +228,11 @@ async def _bytes(route: Route, request: web.Request) -> bytes:
 
 async def _raw_body(route: Route, request: web.Request) -> Any:
     data = await _bytes(route, request)
-    if not data and route.body is not None and route.body_in_query:
+    if route.body is not None and route.body_in_query and (not data or request.query):
+        if data.strip() not in (b"", b"{}"):  # one of them would be let go unsaid
+            raise Problem(
+                "BAD_QUERY", "what is meant stands in the query or in the body, not in both"
+            )
         return _in_query(route.body, request.query)
     if not data and route.body in (Empty, Logout, Undoing, EmailToken, EndedSession):
         return {}

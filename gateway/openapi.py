@@ -198,7 +198,7 @@ def _problems(route: Route) -> list[int]:
         found += [401, 403]
     if route.tag == "auth":
         found += [401]
-    if VARIABLE.search(route.path):
+    if VARIABLE.search(route.path) or route.body_in_query:
         found += [404]
     if route.body is not None:
         found += [400, 408, 413, 415, 422]

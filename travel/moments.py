@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-LAST_MS = (
-    253_370_764_800_000  # the beginning of the year 9999: what is counted from it stays a time
-)
+LAST_MS = 253_370_764_800_000  # the year 9999 begins: what is counted from it stays a time
 RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
