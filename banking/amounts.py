@@ -7,6 +7,7 @@ import re
 from iso4217 import Currency
 
 DECIMAL = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,5})?")
+LIMIT_MINOR = 10**18  # it fits 64 bits
 EXPONENTS: dict[str, int] = {one.code: one.exponent for one in Currency if one.exponent is not None}
 
 
@@ -21,6 +22,8 @@ def minor_of(text: str, currency: str) -> int:
     if len(rest.rstrip("0")) > exponent:
         raise ValueError(f"{text[:30]!r} has more decimals than {currency}")
     minor: int = int(whole) * 10**exponent + int(rest[:exponent].ljust(exponent, "0") or "0")
+    if minor > LIMIT_MINOR:
+        raise ValueError(f"{text} {currency} is more than can be booked")
     return -minor if text.startswith("-") else minor
 
 

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from domain.decider import Changes, RowKey, Rows, expiry_key, forget
-from domain.money import is_currency
+from domain.money import BALANCE_LIMIT_MINOR, is_currency
 from domain.saga import Reason
 
 if TYPE_CHECKING:
@@ -303,6 +303,7 @@ def _key(command: ReconcileStatement) -> str:
 def _is_readable(command: ReconcileStatement) -> bool:
     return (
         len(command.lines) <= LINES_LIMIT
+        and sum(abs(line.amount_minor) for line in command.lines) <= BALANCE_LIMIT_MINOR
         and is_currency(command.currency)
         and home_of(command.statement_id) == _key(command)
     )

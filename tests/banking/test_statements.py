@@ -104,6 +104,7 @@ def test_a_csv_statement() -> None:
         ("", 1, "columns"),
         ("a,b\n", 1, "columns"),
         (CSV, 0, "one day"),
+        (CSV + f"2026-09-21,e1,ref-1,{10**15 - 1},CLF\n", 2, "more than can be booked"),
         (CSV + "2026-09-21,e1,ref-1,ten,EUR\n", 2, "no decimal amount"),
         (CSV + "\n2026-09-21,e1,ref-1,1,EUR,x\n", 3, "6 columns"),
         (CSV + "21.9.,e1,ref-1,1,EUR\n", 2, "no day"),

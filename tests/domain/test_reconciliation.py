@@ -173,6 +173,8 @@ def compared(command: ReconcileStatement) -> list[Any]:
             statement(*[line(f"p{n}", 1) for n in range(LINES_LIMIT + 1)]),
             Reason.INVALID_COMMAND,
         ),
+        # their sum has to fit 64 bits
+        ([], statement(line("p1", 10**18), line("p2", -1)), Reason.INVALID_COMMAND),
     ],
 )
 def test_refusals(given_events: list[Any], when: Any, reason: Reason) -> None:
