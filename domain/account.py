@@ -927,10 +927,9 @@ def evolve(rows: Rows, event: Event) -> Changes:  # noqa: C901 - a case an event
         case DebitSuspended():
             return _passed_on(rows, event, LegState.SUSPENDED, 0)
         case LossSuspended():
-            return {
-                **_sided(rows, event, Side.SOURCE, LegState.LOST),
-                **post_system(rows, event.postings),
-            }
+            key = leg_key(event.order.transaction_id, Side.SOURCE)
+            lost = replace(rows[key], state=LegState.LOST)  # its leaving was asked for before
+            return {key: lost, **post_system(rows, event.postings)}
         case CreditSuspended() | SuspensePaid():
             return _suspended(rows, event)
         case AccountOpened():
@@ -1078,7 +1077,6 @@ SagaFact: TypeAlias = (
     | DebitReversed
     | DebitSettled
     | DebitSuspended
-    | LossSuspended
 )
 
 
