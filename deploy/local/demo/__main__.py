@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -56,7 +57,7 @@ async def _day(places: Places) -> None:
         Receiver() as receiver,
     ):
         admin = await _admin(session, json.loads(places.admin.read_text()))
-        day = Day(session, admin, papers, receiver)
+        day = Day(session, admin, papers, receiver, Path(state["mail"]))
         for chapter in CHAPTERS:
             await chapter(day)
 

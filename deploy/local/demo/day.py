@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import email
+import email.policy
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ class Day:
     admin: Client
     papers: Path
     receiver: Receiver
+    mail: Path  # where the local mail server leaves what it took
     people: list[Client] = field(default_factory=list)
 
     @property
@@ -88,6 +90,32 @@ async def people(day: Day) -> None:
         return person
 
     day.people += await asyncio.gather(*(one(n) for n in range(PEOPLE)))
+
+
+async def mail(day: Day) -> None:
+    """Ada opens the mail that she was sent and confirms her address with what stands in it."""
+    say("the mail is read")
+    ada = day.of("Ada")
+    until_s = time.monotonic() + SEEN_S
+    while (found := _mail_to(day.mail, ada.email)) is None:
+        if time.monotonic() > until_s:
+            raise StackError(f"no mail for {ada.email} within {SEEN_S:.0f} s")
+        await asyncio.sleep(0.2)
+    subject, text = found
+    token = max(text.split(), key=len)
+    shown = await ada.done("POST", f"/api/users/{ada.user_id}/email/confirm", {"token": token})
+    state = "confirmed" if shown["email_confirmed"] else "not confirmed"
+    print(f"\nMail to Ada: {subject!r}; her address is {state}")
+
+
+def _mail_to(directory: Path, address: str) -> tuple[str, str] | None:
+    """Subject and text of a mail to somebody."""
+    for path in directory.glob("*.eml"):
+        message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+        if str(message["To"]) == address and "onfirm" in str(message["Subject"]):
+            body = message.get_body(("plain",))
+            return str(message["Subject"]), body.get_content() if body else ""
+    return None
 
 
 async def known(day: Day) -> None:
@@ -311,7 +339,10 @@ async def numbers(day: Day) -> None:
         "GET", "/api/analytics/reports?metric=count&interval=day&group_by=type"
     )
     print("\nAnalytics: what ended today, by type\n")
-    print("  " + json.dumps(found["rows"][-8:] if "rows" in found else found)[:400])
+    today = max((one["start"] for one in found["items"]), default="")
+    for one in found["items"]:
+        if one["start"] == today:
+            print(f"  {one['type']:24}{one['completed']:>8,} completed{one['failed']:>6,} failed")
 
 
 async def _trace(day: Day, transaction_id: str) -> None:
@@ -348,6 +379,7 @@ def _counts(title: str, counts: Counter[str]) -> None:
 CHAPTERS = (
     opening,
     people,
+    mail,
     known,
     cards,
     transfers,
