@@ -257,16 +257,16 @@ async def fraud(day: Day) -> None:
 
 
 async def review(day: Day) -> None:
-    """An unusual amount waits for a person, who lets it pass."""
+    """A large amount of somebody whom the bank hardly knows waits for a person, who lets it pass."""
     say("a review, decided")
-    chidi, dana = day.of("Chidi"), day.of("Dana")
-    paid_in = order("deposit", 900_00, "EUR", destination_account_id=chidi.accounts["EUR"])
+    hana, dana = day.of("Hana"), day.of("Dana")
+    paid_in = order("deposit", 900_00, "EUR", destination_account_id=hana.accounts["EUR"])
     await day.admin.done("POST", "/api/transactions", paid_in)
     ordering = asyncio.create_task(
-        chidi.call("POST", "/api/transactions", transfer(chidi, dana, 810_00))
+        hana.call("POST", "/api/transactions", transfer(hana, dana, 810_00))
     )
     found = await _until(day, "a review", "/api/risk/reviews?status=open&limit=200", lambda items: [
-        one for one in items if one["user_id"] == chidi.user_id
+        one for one in items if one["user_id"] == hana.user_id
     ])  # fmt: skip
     review_id = found[0]["review_id"]
     decision = {"decision": "approve", "note": "asked by telephone"}
@@ -279,13 +279,13 @@ async def review(day: Day) -> None:
 
 
 async def webhooks(day: Day) -> None:
-    """Ines' shop is told of each transaction; its server fails at first, and gets all in the end."""
+    """Lena's shop is told of each transaction; its server fails at first, and gets all in the end."""
     say("a webhook consumer that fails and recovers")
-    ines, ada = day.of("Lena"), day.of("Ada")
+    lena, ada = day.of("Lena"), day.of("Ada")
     path = "/api/webhook-endpoints"
-    await ines.done("PUT", path, {"url": day.receiver.url})
+    await lena.done("PUT", path, {"url": day.receiver.url})
     sent = [
-        await ines.done("POST", "/api/transactions", transfer(ines, ada, 100 + n)) for n in range(3)
+        await lena.done("POST", "/api/transactions", transfer(lena, ada, 100 + n)) for n in range(3)
     ]
     await day.receiver.until(failed=1, within_s=SEEN_S)
     day.receiver.recover()
