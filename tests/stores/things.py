@@ -73,7 +73,14 @@ ORDERED = ("owner_id", "source_account_id", "destination_account_id", "amount_mi
 
 
 def listed(value: str, at_ms: int = NOON_MS) -> Change:
-    document = {"kind": "user", "value": value, "note": "", "at_ms": at_ms}
+    document = {
+        "kind": "user",
+        "value": value,
+        "note": "",
+        "at_ms": at_ms,
+        "listed": True,
+        "owner_id": None,
+    }
     return Change(kind=BLACKLIST, key=f"user/{value}", version=at_ms, document=document)
 
 
