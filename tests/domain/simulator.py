@@ -224,7 +224,10 @@ class Bank:
         """Append to the inbox; now and then twice, be it much later."""
         place = (service, self.home(key))
         self.inboxes[place].append((message, self.now_ms))
-        if self.odds.late and self.chance.random() < self.odds.late:
+        repeats = self.odds.late and not isinstance(
+            message, ScheduleFeed
+        )  # it would go on for ever
+        if repeats and self.chance.random() < self.odds.late:
             self.late.append((place, message))
         if self.odds.duplicate and self.chance.random() < self.odds.duplicate:
             self.inboxes[place].append((message, self.now_ms))
