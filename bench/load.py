@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from domain.account import OpenAccount
-from domain.saga import Rail, TransactionType
+from domain.saga import Rail, Terms, TransactionType
 from domain.transaction import CreateTransaction
 from schemas.codec import Codec
 
@@ -73,7 +73,9 @@ class Bank:
         if self._producer.flush(130) or self._refused:
             raise RuntimeError(f"the broker did not take all commands: {self._refused[:3]}")
 
-    def open(self, count: int, overdraft_minor: int = 0) -> None:
+    def open(
+        self, count: int, overdraft_minor: int = 0, currencies: tuple[str, ...] = ("USD",)
+    ) -> None:
         """Open accounts for as many people."""
         for n in range(count):
             account_id = str(
@@ -84,7 +86,7 @@ class Bank:
                 account_id=account_id,
                 user_id=f"person-{n}",
                 name="",
-                currencies=("USD",),
+                currencies=currencies,
                 overdraft_limits={"USD": overdraft_minor} if overdraft_minor else {},
                 actor_id=OPERATOR,
                 request_hash="",
@@ -115,7 +117,12 @@ class Bank:
         return made
 
     def _order(
-        self, kind: TransactionType, amount_minor: int, source: str | None, destination: str | None
+        self,
+        kind: TransactionType,
+        amount_minor: int,
+        source: str | None,
+        destination: str | None,
+        terms: Terms | None = None,
     ) -> str:
         transaction_id = str(uuid.uuid4())
         owner = source or destination
@@ -137,6 +144,7 @@ class Bank:
             reference="",
             metadata={},
             request_hash=transaction_id,
+            terms=terms,
         )
 
         def delivered(error: Any, _: Any) -> None:

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import psutil
 
@@ -31,7 +32,15 @@ HALVES = (
     ("account", "user", "payment"),
     ("transaction", "risk", "currency", "relay", "notification"),
 )
+Spawn: TypeAlias = Callable[[Sequence[str], Mapping[str, str], Path], Any]  # like `spawn`
 TOKEN = "internal-token-of-a-test-system"
+
+
+def spawn(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Any:
+    """`pipeline.py` with these arguments, as a process whose output goes into a file."""
+    with log.open("ab") as out:
+        command = [sys.executable, "pipeline.py", *arguments]
+        return subprocess.Popen(command, stdout=out, stderr=out, env=dict(environment))
 
 
 @dataclass(slots=True)
@@ -43,14 +52,12 @@ class Worker:
     port: int
     environment: dict[str, str]
     log: Path
-    program: tuple[str, ...] = ("pipeline.py",)
+    spawn: Spawn
     process: Any = None
 
     def start(self) -> None:
         arguments = ("worker", *self.services, "--ops-port", str(self.port))
-        command = [sys.executable, *self.program, *arguments]
-        with self.log.open("ab") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=self.environment)
+        self.process = self.spawn(arguments, self.environment, self.log)
 
     def ready(self) -> bool:
         return answers(f"http://127.0.0.1:{self.port}/readiness")
@@ -79,7 +86,7 @@ class System:
     directory: Path
     nodes: int = 1
     apart: bool = False  # a controller of its own beside the broker
-    program: tuple[str, ...] = ("pipeline.py",)  # what runs as a worker
+    spawn: Spawn = spawn  # starts a worker
     settings: dict[str, str] = field(default_factory=dict)
     java: tuple[str, ...] = STEADY
     kafka: Any = None
@@ -136,7 +143,7 @@ class System:
     def add(self, *services: str, instance: str) -> Worker:
         (port,) = free_ports(1)
         log = self.directory / f"{instance}.log"
-        worker = Worker(services, instance, port, self.environment(instance), log, self.program)
+        worker = Worker(services, instance, port, self.environment(instance), log, self.spawn)
         self.workers.append(worker)
         worker.start()
         return worker

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -16,8 +17,13 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from confluent_kafka import Message
+
 FINALS = {"TransactionCompleted", "TransactionFailed", "TransactionCancelled"}
-SYSTEM = {"clearing", "world", "fees", "position", "suspense"}
+SYSTEM = {"clearing", "world", "fees", "position", "rounding", "suspense"}
+
+
+Money: TypeAlias = "defaultdict[tuple[str, str], int]"  # minor units by account and currency
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,23 @@ class Fact:
 
 def read(bootstrap: str, topic: str, decode: Callable[[bytes], dict[str, Any]]) -> list[Fact]:
     """All committed events of a topic, each partition in order, up to its end as of now."""
+    return [fact(message, decode) for message in messages(bootstrap, topic)]
+
+
+def fact(message: Message, decode: Callable[[bytes], dict[str, Any]]) -> Fact:
+    headers = {name: data.decode() for name, data in message.headers() or []}
+    return Fact(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        headers["ce_id"],
+        headers["ce_type"].rsplit(".", 1)[-1],
+        decode(message.value()),
+    )
+
+
+def messages(bootstrap: str, topic: str) -> list[Message]:
+    """All committed records of a topic, each partition in order, up to its end as of now."""
     ends = _ends(bootstrap, topic)
     consumer = Consumer(
         {
@@ -45,26 +68,16 @@ def read(bootstrap: str, topic: str, decode: Callable[[bytes], dict[str, Any]]) 
         }
     )
     consumer.assign([TopicPartition(topic, p, 0) for p in ends])
-    facts: list[Fact] = []
+    found: list[Message] = []
     try:
         while any(_position(consumer, topic, p) < end for p, end in ends.items()):
             for message in consumer.consume(5_000, 0.2):
                 if message.error() is not None:
                     raise KafkaException(message.error())
-                headers = {name: data.decode() for name, data in message.headers() or []}
-                facts.append(
-                    Fact(
-                        topic,
-                        message.partition(),
-                        message.offset(),
-                        headers["ce_id"],
-                        headers["ce_type"].rsplit(".", 1)[-1],
-                        decode(message.value()),
-                    )
-                )
+                found.append(message)
     finally:
         consumer.close()
-    return facts
+    return found
 
 
 def _ends(bootstrap: str, topic: str) -> dict[int, int]:
@@ -160,19 +173,15 @@ def _clearing_is_zero(facts: Iterable[Fact]) -> Iterable[str]:
 def _money_matches_ends(
     transactions: Iterable[Fact], accounts: Iterable[Fact], ordered: Mapping[str, int]
 ) -> Iterable[str]:
-    """Completed: moved exactly once, by the ordered amount. Not completed: nothing moved in the end."""
-    moved: dict[str, int] = defaultdict(int)  # to (+) and from (-) customers, per transaction
-    credited: dict[str, int] = defaultdict(int)
+    """Completed: moved exactly once, as ordered, and the fee too. Not completed: nothing moved in the end."""
+    moved: dict[str, Money] = defaultdict(lambda: defaultdict(int))
     for fact in accounts:
         if "order" not in fact.value:
             continue
-        transaction_id = fact.value["order"]["transaction_id"]
+        money = moved[fact.value["order"]["transaction_id"]]
         for posting in fact.value.get("postings", ()):
-            if posting["account"] not in SYSTEM:
-                moved[transaction_id] += posting["amount_minor"]
-                credited[transaction_id] += max(posting["amount_minor"], 0)
-            if posting["account"] not in SYSTEM and fact.type == "DebitReversed":
-                credited[transaction_id] -= posting["amount_minor"]
+            if posting["account"] not in SYSTEM or posting["account"] == "fees":
+                money[posting["account"], posting["currency"]] += posting["amount_minor"]
     for fact in transactions:
         if fact.type not in FINALS:
             continue
@@ -180,21 +189,37 @@ def _money_matches_ends(
         transaction_id = order["transaction_id"]
         if order["amount_minor"] != ordered.get(transaction_id, order["amount_minor"]):
             yield f"transaction {transaction_id} is about {order['amount_minor']}, not as ordered"
-        expected = _expected(fact.type, order)
-        if (moved[transaction_id], credited[transaction_id]) != expected:
-            yield (
-                f"transaction {transaction_id} ({fact.type}) moved {moved[transaction_id]} and credited "
-                f"{credited[transaction_id]}, expected {expected}"
-            )
+        expected = _expected(order) if fact.type == "TransactionCompleted" else {}
+        money = {key: amount for key, amount in moved[transaction_id].items() if amount}
+        if money != expected:
+            yield f"transaction {transaction_id} ({fact.type}) moved {money}, expected {expected}"
+        if expected and order["type"] == "exchange":
+            yield from _rate_is_kept(order)
 
 
-def _expected(final: str, order: Mapping[str, Any]) -> tuple[int, int]:
-    if final != "TransactionCompleted":
-        return 0, 0
-    amount = order["amount_minor"]
-    return {"transfer": (0, amount), "deposit": (amount, amount), "withdrawal": (-amount, 0)}[
-        order["type"]
-    ]
+def _expected(order: Mapping[str, Any]) -> dict[tuple[str, str], int]:
+    """What a completed order adds to customers and to fees, by account and currency; no zeros."""
+    source, destination = order["source_account_id"], order["destination_account_id"]
+    amount, currency, terms = order["amount_minor"], order["currency"], order["terms"] or {}
+    fee = terms.get("fee_minor", 0)
+    money: Money = defaultdict(int)
+    money["fees", currency] += fee
+    if source is not None:
+        money[source, currency] -= amount + max(fee, 0)
+    if order["type"] == "exchange":
+        money[destination, terms["destination_currency"]] += terms["destination_amount_minor"]
+        money["fees", terms["destination_currency"]] += terms["spread_minor"]
+    elif destination is not None:
+        money[destination, currency] += amount - min(fee, 0)
+    return {key: amount for key, amount in money.items() if amount}
+
+
+def _rate_is_kept(order: Mapping[str, Any]) -> Iterable[str]:
+    """Of two currencies with two digits each: what was credited is the amount at its rate."""
+    terms = order["terms"]
+    exact = order["amount_minor"] * Decimal(terms["rate"])
+    if abs(terms["destination_amount_minor"] - exact) > 1:
+        yield f"transaction {order['transaction_id']} credited not {exact}, as its rate says"
 
 
 def without(facts: Sequence[Fact], n: int) -> list[Fact]:

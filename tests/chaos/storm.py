@@ -54,6 +54,7 @@ class Storm:
     said: list[str] = field(default_factory=list)
     _chance: random.Random = field(default_factory=random.Random)
     _joined: list[Worker] = field(default_factory=list)
+    _turn: list[Worker] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._chance.seed(self.seed)
@@ -61,9 +62,18 @@ class Storm:
     # -- what can happen --------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """kill -9 of a random worker, ready ones first; every other kill waits for an open transaction."""
+        """kill -9 of a random worker, ready ones first."""
         workers = self._chance.sample(self.system.workers, len(self.system.workers))
-        worker = next((w for w in workers if w.ready()), workers[0])
+        self._kill(next((w for w in workers if w.ready()), workers[0]))
+
+    def kill_in_turn(self) -> None:
+        """kill -9 of each worker once, in an order of chance, then of each once more."""
+        if not self._turn:
+            self._turn = self._chance.sample(self.system.workers, len(self.system.workers))
+        self._kill(self._turn.pop())
+
+    def _kill(self, worker: Worker) -> None:
+        """Every other kill waits for an open transaction."""
         ready = worker.ready()
         deadline = time.monotonic() + (0.5 if self._chance.random() < 0.5 else 0.0)
         while time.monotonic() < deadline and not any(
@@ -176,10 +186,10 @@ class Storm:
 
 def facts(system: System, topic: str) -> list[oracle.Fact]:
     """A topic of the system, read by the independent reader."""
-    return oracle.read(system.bootstrap, topic, _decoder())
+    return oracle.read(system.bootstrap, topic, decoder())
 
 
-def _decoder() -> Callable[[bytes], dict[str, object]]:
+def decoder() -> Callable[[bytes], dict[str, object]]:
     """Avro by the published schemas: what any subscriber does, with no code of the services."""
     import io
     import json

@@ -15,6 +15,7 @@ from bench.load import Bank, Ends
 from bench.system import System
 from deploy.local.kafka import QUICK
 from tests.chaos import oracle
+from tests.chaos.forked import Forked
 from tests.chaos.storm import Storm, facts
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def system(tmp_path: Path, nodes: int = 1, **settings: str) -> System:
         nodes=nodes,
         apart=nodes == 1,
         java=QUICK,
-        program=("-m", "tests.chaos.worker"),
+        spawn=Forked,
         settings={**SETTINGS, **settings, "MARKS": str(marks)},
     )
 
