@@ -30,9 +30,13 @@ class Forked:
         self._process.start()
         self.pid = self._process.pid
 
-    def poll(self) -> int | None:
+    @property
+    def returncode(self) -> int | None:
         code: int | None = self._process.exitcode
         return code
+
+    def poll(self) -> int | None:
+        return self.returncode
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         self._process.join(timeout_s)
