@@ -26,7 +26,9 @@ class Forked:
     """A process as `subprocess.Popen` shows it."""
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-        self._process: Any = _context.Process(target=_run, args=(arguments, environment, log))
+        self._process: Any = _context.Process(
+            target=_run, args=(arguments, environment, log), daemon=True
+        )
         self._process.start()
         self.pid = self._process.pid
 
