@@ -1,7 +1,8 @@
 """A load of everything that the bank does: orders of each kind, what they refer to ordered seconds before them.
 
 prices, rates, cards --before--> transfers, payments and reversals, charges and refunds, withdrawals,
-                                 exchanges by quote and without, holds and captures, registrations
+                                 exchanges by quote and without, holds and captures, registrations,
+                                     ends of day with a report
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from domain.holds import PlaceHold
 from domain.notification import Channel, Choice, Kind, SetPreferences
 from domain.payment_methods import AddPaymentMethod, MethodKind
 from domain.prices import PRICE_LIST, Price, SetPriceList
+from domain.reporting import Definition, RunReport, Source
 from domain.saga import Terms, TransactionType
+from domain.settlement import RunSettlement
 from domain.user import RegisterUser
 
 FEE_MINOR = 3  # of a payment, in each currency
 LATER_S = 4.0  # what refers to another order follows it after so long
 # what the provider does, by the last two digits: declines, is pending first, loses its answer
 TROUBLES = (13, 31, 41)
+REPORTS = 3  # as the end of the day, each asked for twice
 TEXTED = 5  # so many people are told by SMS too
 
 
@@ -37,6 +41,7 @@ class Mixed(Bank):
 
     addresses: list[str] = field(default_factory=list)  # of whom asked to be registered
     phones: dict[str, str] = field(default_factory=dict)  # by user_id
+    reports: dict[str, int] = field(default_factory=dict)  # until when, Unix ms, by report_id
     _later: deque[tuple[float, Callable[[], str]]] = field(default_factory=deque)
     _chance: random.Random = field(default_factory=random.Random)
 
@@ -86,6 +91,8 @@ class Mixed(Bank):
         kinds = (self._pay, self._charge, self._withdraw, self._exchange, self._hold)
         if self._chance.random() < 0.03:
             self._register()
+        if len(self.reports) < REPORTS and self._chance.random() < 0.005:
+            self._end_the_day()
         if self._chance.random() < 0.5:
             return self.transfer(source, destination, self._amount())
         return self._chance.choice(kinds)(source, destination)
@@ -191,6 +198,30 @@ class Mixed(Bank):
         self.addresses.append(address)
         for _ in range(self._chance.choice((1, 2))):  # asked twice is asked once
             self._send("user", address, command)
+
+    def _end_the_day(self) -> None:
+        """Settlement closes what is open; a report says what has ended until a moment ago."""
+        number, to_ms = len(self.reports), int(time.time() * 1000) - 1_000
+        run = RunSettlement(run_id=f"run-{number}", day="", actor_id=OPERATOR, request_hash="")
+        ended = Definition(
+            title="Ends",
+            source=Source.TRANSACTIONS,
+            columns=("transaction_id", "status", "amount", "currency"),
+            filters=(),
+            group_by=(),
+        )
+        report = RunReport(
+            report_id=f"report-{number}",
+            definition=ended,
+            from_ms=0,
+            to_ms=to_ms,
+            actor_id=OPERATOR,
+            request_hash="",
+        )
+        self.reports[report.report_id] = to_ms
+        for _ in range(2):
+            self._send("settlement", run.run_id, run)
+            self._send("reporting", report.report_id, report)
 
 
 def _method(user_id: str, kind: MethodKind) -> AddPaymentMethod:

@@ -40,6 +40,7 @@ def whole_bank(tmp_path: Path) -> Iterator[System]:
     rail_port, mail_port, texts_port, rates_port = free_ports(4)
     settings = {
         "STREAMBANK_RAIL_URL": f"http://127.0.0.1:{rail_port}",
+        "STREAMBANK_REPORTS_DIR": str(tmp_path / "reports"),
         "STREAMBANK_SMTP_PORT": str(mail_port),
         "STREAMBANK_SMS_URL": f"http://127.0.0.1:{texts_port}/sms",
         "STREAMBANK_RATES_URL": f"http://127.0.0.1:{rates_port}/rates.xml",  # nobody is there
@@ -97,6 +98,7 @@ def evidence(running: System, bank: Mixed, directory: Path) -> whole.Evidence:
         decided=lines(directory / "rail.jsonl"),
         texted=lines(directory / "post" / "sms.jsonl"),
         addresses=bank.addresses,
+        reports=bank.reports,
         deposited=PEOPLE * DEPOSIT_MINOR,
     )
 

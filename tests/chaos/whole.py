@@ -38,6 +38,7 @@ class Evidence:
     decided: Sequence[Mapping[str, Any]]  # the provider's file
     texted: Sequence[Mapping[str, Any]]  # SMS that have arrived
     addresses: Sequence[str]  # of whom asked to be registered
+    reports: Mapping[str, int]  # that were asked for: until when, Unix ms, by report_id
     deposited: int  # minor units of USD, booked from outside by no provider
 
     def of(self, topic: str, *types: str) -> Iterator[Fact]:
@@ -309,6 +310,33 @@ def settled(evidence: Evidence) -> Iterator[str]:
         last[batch_id] = number
 
 
+def closed(evidence: Evidence) -> Iterator[str]:
+    """A batch is closed once, and its sums are those of its items."""
+    amounts: defaultdict[str, list[int]] = defaultdict(list)
+    for said in evidence.of("settlement.events", "ItemSettled"):
+        amounts[said.value["batch_id"]].append(said.value["amount_minor"])
+    batches = [said.value for said in evidence.of("settlement.events", "BatchClosed")]
+    for batch_id, count in Counter(batch["batch_id"] for batch in batches).items():
+        if count != 1:
+            yield f"batch {batch_id} was closed {count} times"
+    for batch in batches:
+        items = amounts[batch["batch_id"]]
+        if (batch["items"], batch["net_minor"]) != (len(items), sum(items)):
+            yield f"batch {batch['batch_id']} says {batch['net_minor']}, its items are {items}"
+
+
+def reported(evidence: Evidence) -> Iterator[str]:
+    """A report is made once, and has a row for each end until its time."""
+    made = evidence.of("reporting.events", "ReportCompleted")
+    done = Counter(said.value["report_id"] for said in made)
+    yield from _differences("reported", Counter([*evidence.reports]), done)
+    for said in evidence.of("reporting.events", "ReportCompleted"):
+        to_ms = evidence.reports[said.value["report_id"]]
+        ends = sum(end.value["at_ms"] < to_ms for end in evidence.ends())
+        if said.value["rows"] != ends:
+            yield f"{said.value['report_id']} has {said.value['rows']} rows of {ends} ends"
+
+
 def _differences(what: str, wanted: Counter[Any], found: Counter[Any]) -> Iterator[str]:
     for one in wanted.keys() | found.keys():
         if wanted[one] != found[one]:
@@ -326,6 +354,9 @@ CHECKS: tuple[Check, ...] = (
     told,
     texted,
     registered,
+    settled,
+    closed,
+    reported,
 )
 
 # law, topic, event: what that law must find when one of these is taken away, and when it is there twice
@@ -339,6 +370,9 @@ CONTROLS: tuple[tuple[Check, str, str], ...] = (
     (told, "notification.events", "NotificationRequested"),
     (texted, "notification.events", "NotificationDelivered"),
     (registered, "user.events", "UserRegistered"),
+    (settled, "payment.events", "PaymentBooked"),
+    (settled, "settlement.events", "ItemSettled"),
+    (reported, "reporting.events", "ReportCompleted"),
 )
 
 
@@ -386,6 +420,13 @@ def _other_controls(evidence: Evidence) -> Iterator[tuple[Check, Evidence]]:
     flipped = offset, bytes([entry[0] ^ 1, *entry[1:]])
     for there in ([*entries[:n], flipped, *entries[n + 1 :]], [*entries, flipped]):
         yield chained, replace(evidence, entries={**evidence.entries, chain: there})
+    topic = "settlement.events"
+    batches = [n for n, f in enumerate(evidence.facts[topic]) if f.type == "BatchClosed"]
+    yield closed, evidence.tampered(topic, doubled(evidence.facts[topic], batches[0]))
+    batch_id = evidence.facts[topic][batches[0]].value["batch_id"]
+    items = [f for f in evidence.of(topic, "ItemSettled") if f.value["batch_id"] == batch_id]
+    less_items = [f for f in evidence.facts[topic] if f is not items[0]]
+    yield closed, evidence.tampered(topic, less_items)
     for kind in ("exchange", "capture", "reversal"):
         yield used_once, _once_more(evidence, kind)
     yield refunded_within, _once_more(evidence, "refund", amount_minor=10**6)
