@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
+from collections import Counter
 from datetime import UTC, datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, assert_never
 
 from domain.money import EXPONENTS
@@ -278,12 +278,12 @@ def document(row: Row, file: Path) -> Document:
         facts=(
             ("Report", row["report_id"]),
             ("Of", definition.source.value),
-            ("Period", f"{views.time_of(row['from_ms'])} to {views.time_of(row['to_ms'])}"),
+            ("Period", f"{_minute(row['from_ms'])} to {_minute(row['to_ms'])} UTC"),
             *[("Only", f"{one.column} {one.operator} {one.value}") for one in definition.filters],
-            ("As of", f"{views.time_of(row['as_of_ms'])}"),
+            ("As of", f"{_minute(row['as_of_ms'])} UTC"),
             ("Rows", f"{row['rows']:,}"),
         ),
-        chart=_chart(definition, columns, file) if definition.group_by else None,
+        chart=_chart(definition, file) if definition.group_by and row["rows"] <= PAPER else None,
         tables=[
             Table(
                 title=definition.title,
@@ -293,6 +293,10 @@ def document(row: Row, file: Path) -> Document:
         ],
         footer="Amounts are of the row's currency; times are UTC.",
     )
+
+
+def _minute(at_ms: int) -> str:
+    return f"{datetime.fromtimestamp(at_ms // 1000, UTC):%Y-%m-%d %H:%M}"
 
 
 def _definition(fields: Row) -> Definition:
@@ -340,16 +344,22 @@ def _cell(row: dict[str, Any], name: str, kind: Kind) -> Value:
             assert_never(kind)
 
 
-def _chart(definition: Definition, columns: dict[str, Kind], file: Path) -> Bars | None:
-    """The first groups by how many they are: sums of several currencies can't be compared."""
-    first = list(islice(rows(file), BARS))
-    if not first:
-        return None
-    groups = [name for name in columns if name != COUNT and columns[name] is not Kind.MONEY]
-    labels = [" · ".join(str(row[name]) for name in groups) for row in first]
-    counts = [int(row[COUNT]) for row in first]
-    title = f"{definition.source.value.capitalize()} by {', '.join(groups)}"
-    return Bars(title=title, labels=labels, values=counts, shown=[f"{n:,}" for n in counts])
+def _chart(definition: Definition, file: Path) -> Bars:
+    """How many there are by the first of the groups: sums of several currencies can't be compared."""
+    first = definition.group_by[0]
+    counts: Counter[str] = Counter()
+    for row in rows(file):
+        counts["–" if row[first] is None else str(row[first])] += row[COUNT]
+    most = sorted(counts.most_common(BARS))
+    title = f"{definition.source.value.capitalize()} by {first.replace('_', ' ')}"
+    if len(counts) > BARS:
+        title += f", the {BARS} largest"
+    return Bars(
+        title=title,
+        labels=[label for label, _ in most],
+        values=[count for _, count in most],
+        shown=[f"{count:,}" for _, count in most],
+    )
 
 
 def shown(row: Row) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import subprocess
 import time
 import uuid
 from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -76,6 +77,45 @@ async def test_with_the_workers_away_commands_wait_and_reads_say_when_to_ask(
         again = await alice.pay(key="while away", **order)
         assert again.json["transaction_id"] == accepted.json["transaction_id"]
         assert await alice.balance(source) == 79
+
+
+async def test_a_report_that_was_due_while_the_workers_were_away_is_made_once(
+    own_bank: Stand,
+) -> None:
+    """A run is named after its minute: what is listed says whether one was missed or made twice."""
+    async with town(own_bank.url) as people:
+        admin = await people.admin()
+        body = {"title": "Minutely", "source": "accounts", "columns": ["account_id"]}
+        body |= {"cron": "* * * * *", "period": "day"}
+        planned = await admin.post("/api/report-schedules", body)
+        assert planned.status == 201, planned.text
+        path = planned.headers["Location"]
+        due = datetime.fromisoformat(planned.json["next_at"])
+        own_bank.children["worker"].kill()
+        await asyncio.sleep(max(0.0, due.timestamp() - time.time()) + 0.5)
+        own_bank.children["worker"].start()
+
+        async def ran() -> Any:
+            got = await admin.get(path)
+            return got.json if got.status == 200 and got.json["runs"] else None
+
+        await until(ran, "the schedule ran", 60)
+        ended = await admin.ask("DELETE", path, {}, Prefer="wait=20")
+        assert (ended.status, ended.json["active"]) == (200, False), ended.text
+        runs = [
+            f"{ended.json['schedule_id']}.{due + timedelta(minutes=n):%Y%m%dT%H%MZ}"
+            for n in range(ended.json["runs"])
+        ]
+        assert ended.json["last_report_id"] == runs[-1]
+
+        async def completed() -> Any:
+            listed = (await admin.get("/api/reports?limit=200&status=completed")).json["items"]
+            mine = {one["report_id"]: one for one in listed if one["title"] == "Minutely"}
+            return mine if len(mine) >= len(runs) else None
+
+        made = await until(completed, "the reports are made", 60)
+        assert sorted(made) == runs
+        assert {one["requested_by"] for one in made.values()} == {"clock"}
 
 
 async def with_money(people: Any) -> tuple[Person, dict[str, Any]]:
