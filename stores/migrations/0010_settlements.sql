@@ -4,7 +4,7 @@ CREATE TABLE IF NOT EXISTS settlements (
     batch_id VARCHAR(383) COLLATE utf8mb4_0900_bin NOT NULL, -- provider.currency.day
     provider VARCHAR(191) COLLATE utf8mb4_0900_bin NOT NULL,
     currency VARCHAR(191) COLLATE utf8mb4_0900_bin NOT NULL,
-    day VARCHAR(10) COLLATE utf8mb4_0900_bin NOT NULL, -- a business day, YYYY-MM-DD
+    day VARCHAR(191) COLLATE utf8mb4_0900_bin NOT NULL, -- a business day, YYYY-MM-DD
     status VARCHAR(32) COLLATE utf8mb4_0900_bin NOT NULL,
     items BIGINT NOT NULL,
     in_minor BIGINT NOT NULL,
@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS settlement_breaks (
     settlement_break VARCHAR(400) COLLATE utf8mb4_0900_bin NOT NULL, -- batch_id/number
     batch_id VARCHAR(383) COLLATE utf8mb4_0900_bin NOT NULL,
     number BIGINT NOT NULL,
-    kind VARCHAR(32) COLLATE utf8mb4_0900_bin NOT NULL,
+    kind VARCHAR(64) COLLATE utf8mb4_0900_bin NOT NULL,
     end_to_end_id VARCHAR(191) COLLATE utf8mb4_0900_bin NOT NULL,
     ours_minor BIGINT NULL,
     theirs_minor BIGINT NULL,

@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS reports (
     attempt BIGINT NOT NULL,
     row_count BIGINT NOT NULL,
     file_bytes BIGINT NOT NULL,
-    sha256 VARCHAR(64) COLLATE utf8mb4_0900_bin NOT NULL, -- of the file, hex
+    sha256 VARCHAR(191) COLLATE utf8mb4_0900_bin NOT NULL, -- of the file, hex
     detail MEDIUMTEXT NOT NULL, -- why it failed
     due_ms BIGINT NOT NULL,
     actor_id VARCHAR(191) COLLATE utf8mb4_0900_bin NOT NULL,
