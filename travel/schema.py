@@ -64,6 +64,7 @@ OMITTED = (
     "has-account/",
     "sessions-of/",
     "session-slot/",
+    "grant/",
     "booking-at/",
     "holder/",
     "held/",
