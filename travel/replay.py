@@ -70,7 +70,7 @@ class Replay:
         reader, secrets = self._opened(), self._opened()
         self._reach(reader, decider, to)
         try:
-            for partition in self._partitions(key):
+            for partition in self._partitions(decider.service, key):
                 self._one(_Logs(reader, secrets), decider, partition, to, key, done)
         finally:
             reader.close()
@@ -96,9 +96,9 @@ class Replay:
                     f"{topic} partition {partition} ends at {high}: not yet at {offset}"
                 )
 
-    def _partitions(self, key: str | None) -> Iterator[int]:
+    def _partitions(self, service: str, key: str | None) -> Iterator[int]:
         """Those in which a row may live."""
-        aggregate = None if key is None else aggregate_of(key)
+        aggregate = None if key is None else aggregate_of(service, key)
         if aggregate is not None:
             yield partition_of(aggregate.encode(), self._installation.partitions)
         else:
@@ -148,7 +148,8 @@ class Replay:
     def _fold(
         self, logs: _Logs, decider: Decider, partition: int, end: End, key: str | None
     ) -> Fold:
-        fold = Fold(decider, self._codec, None if key is None else aggregate_of(key))
+        aggregate = None if key is None else aggregate_of(decider.service, key)
+        fold = Fold(decider, self._codec, aggregate)
         prefix = self._installation.namespace
         found = events(logs.public, prefix, decider, partition, end, logs.private)
 

@@ -625,13 +625,16 @@ TABLES: tuple[Table, ...] = (
     ),
 )
 BY_NAME = {table.name: table for table in TABLES}
-AGGREGATES = {table.prefix: table.aggregate for table in TABLES} | {
-    "has-account/": _first,
-    "credentials/": _first,
-    **dict.fromkeys(("kyc/", "mailed/", "refresh/", "sessions-of/", "session-slot/"), _first),
-    "booking-at/": _first,
-    "grant/": _first,
-    "address/": lambda rest: rest,
+USER_ROWS = (
+    *("has-account/", "credentials/", "kyc/", "mailed/", "refresh/", "sessions-of/"),
+    "session-slot/",
+)
+# by service and prefix: two services may name their rows alike
+AGGREGATES = {(table.service, table.prefix): table.aggregate for table in TABLES} | {
+    **{("user", prefix): _first for prefix in USER_ROWS},
+    ("user", "address/"): str,
+    ("payment", "booking-at/"): _first,
+    ("transaction", "grant/"): _first,
 }
 
 # the columns of `<service>_events`, as loaded
@@ -698,15 +701,16 @@ def event_line(service: str, record: LogRecord, event: Any) -> dict[str, Any]:
     }
 
 
-def table_of(row_key: str) -> Table | None:
-    """The table that a row belongs to; None for one that has none."""
-    return next((table for table in TABLES if row_key.startswith(table.prefix)), None)
+def table_of(service: str, row_key: str) -> Table | None:
+    """The table that a service's row belongs to; None for one that has none."""
+    own = (table for table in TABLES if table.service == service)
+    return next((table for table in own if row_key.startswith(table.prefix)), None)
 
 
-def aggregate_of(row_key: str) -> str | None:
-    """The aggregate whose events alone make a row; None when its key does not tell."""
+def aggregate_of(service: str, row_key: str) -> str | None:
+    """The aggregate whose events alone make a service's row; None when its key does not tell."""
     prefix, slash, rest = row_key.partition("/")
-    find = AGGREGATES.get(prefix + slash)
+    find = AGGREGATES.get((service, prefix + slash))
     return find(rest) if find is not None else None
 
 

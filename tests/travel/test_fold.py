@@ -142,7 +142,7 @@ def test_one_aggregates_fold_gives_the_same_row(later: bool) -> None:
         a_month_later(bank)
     for (service, partition), rows in list(bank.rows.items()):
         for key in rows.keys() | (before if later else set()):
-            aggregate = aggregate_of(key)
+            aggregate = aggregate_of(service, key)
             if aggregate is None or partition_of(aggregate.encode(), PARTITIONS) != partition:
                 continue
             narrow = folded(bank, service, partition, NOW, aggregate, private=MemoryLog(bank))
@@ -154,9 +154,9 @@ def test_one_aggregates_fold_gives_the_same_row(later: bool) -> None:
 
 def test_rows_live_where_their_aggregate_does() -> None:
     bank = eventful_bank()
-    for (_, partition), rows in bank.rows.items():
+    for (service, partition), rows in bank.rows.items():
         for key in rows:
-            if (aggregate := aggregate_of(key)) is not None:
+            if (aggregate := aggregate_of(service, key)) is not None:
                 assert partition_of(aggregate.encode(), PARTITIONS) == partition, key
 
 
@@ -178,7 +178,7 @@ def test_every_kind_of_row_has_a_table_or_is_left_out_by_name() -> None:
         assert table.row in DECIDERS[table.service].rows
     for (service, partition), rows in bank.rows.items():
         for key, row in rows.items():
-            if (table := table_of(key)) is not None:
+            if (table := table_of(service, key)) is not None:
                 assert (table.service, table.row) == (service, type(row))
                 names = [name for name, _ in table.described]
                 assert list(table.record(key, row, partition)) == names
