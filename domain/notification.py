@@ -462,10 +462,10 @@ class Notification:
     template: str
     at_ms: int
     notification_id: str = ""
-    channel: str = Channel.IN_APP
+    channel: Channel = Channel.IN_APP
     kind: str = ""
     data: dict[str, str]
-    status: str = Status.DELIVERED
+    status: Status = Status.DELIVERED
     attempt: int = 0  # tries asked of `perform`, ever
     tries_before: int = 0  # those that its schedule does not count
     detail: str = ""  # of the last one that failed
@@ -1380,7 +1380,7 @@ def _requested(rows: Rows, event: NotificationRequested) -> Changes:
         notification_id=event.notification_id,
         user_id=event.user_id,
         template=event.template,
-        channel=event.channel,
+        channel=Channel(event.channel),
         kind=event.kind,
         data=event.data,
         status=Status.REQUESTED if outside else Status.DELIVERED,
