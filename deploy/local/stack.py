@@ -399,7 +399,8 @@ def reachable(host: str) -> str:
     return HOST if host in ("0.0.0.0", "::", "") else host
 
 
-PROCESSES = ("gateway", "projector", "beside", "worker", "rail")  # those first that need the others
+# those first that need the others
+PROCESSES = ("gateway", "projector", "beside", "worker", "rail", "postbox")
 
 
 def end_leftovers(places: Places) -> None:

@@ -292,7 +292,7 @@ def test_the_end_of_run_stops_all(local: Local, number: signal.Signals) -> None:
     run = local.start("run")
     until(local.places.state.exists)
     ran = local.everything()
-    assert len(ran) == 6
+    assert len(ran) == 7
     run.send_signal(number)
     said, _ = run.communicate()
     assert run.returncode == 0, said
