@@ -297,11 +297,11 @@ async def test_results_behind_a_slow_one_are_said_and_offsets_wait_for_it(
     _, url = street
     log = Log(kafka.bootstrap, prefix)
     log.request([paid("D0", "dead"), *(paid(f"L{n}", "live") for n in range(50))])
-    async with performing(log, by_account(url, timeout_s=0.8, line=20)) as perform:
+    async with performing(log, by_account(url, timeout_s=2.0, line=20)) as perform:
         assert len(await asyncio.to_thread(log.results, 50, 10.0)) == 50
         ((_, progress),) = perform._progress.items()
         assert (progress.next, progress.under_way) == (0, 1)
-        assert len(await asyncio.to_thread(log.results, 51, 10.0)) == 51
+        assert len(await asyncio.to_thread(log.results, 51, 40.0)) == 51
     assert log.committed() == 51
 
 
