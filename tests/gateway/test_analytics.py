@@ -103,7 +103,7 @@ async def test_the_numbers_of_reports_are_those_of_the_log(
             == users
         )
 
-    await until(equal, "reports and log say the same", 60)
+    await until(equal, "reports and log say the same", 150)
 
 
 async def test_a_users_days(people: Town, analyst: Person) -> None:
