@@ -397,7 +397,11 @@ def unfound(evidence: Evidence) -> Iterator[str]:
 
 
 def _counts(said: Fact, completed: set[str]) -> bool:
-    """What is said of an order counts where the order was carried out."""
+    """What is said of an order counts where the order was carried out, of a message where a law looks at it."""
+    if said.type == "NotificationRequested":
+        return said.value["channel"] == "in_app" and "transaction_id" in said.value["data"]
+    if said.type == "NotificationDelivered":
+        return bool(said.value["channel"] == "sms")
     if "order" not in said.value or said.type == "TransactionCompleted":
         return True
     order = said.value["order"]
