@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import uvloop
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 import logs
@@ -679,10 +679,19 @@ def create_admin(settings: Settings, options: argparse.Namespace) -> int:
     password = _password(settings, options.password_file)
     _reach_broker(settings)
     command = _registration(options.email, password, settings.password_rounds)
-    command_id = str(uuid.uuid4())
-    consumer = _from_the_end(settings, f"{settings.prefix}user.events")
-    _send(settings, command, command_id)
-    outcome = _outcome(consumer, command_id)
+    question = Question(
+        service="user",
+        key=command.address,
+        command=command,
+        actor_id=command.user_id,
+        ends=(UserRegistered, UserCommandRefused),
+    )
+    outcome = ask(settings.kafka, settings.prefix, _codec(settings), question, ADMIN_WAIT_S)
+    if outcome is None:
+        raise CannotStart(
+            f"the command was sent, but no worker answered within {ADMIN_WAIT_S:.0f} s: "
+            "start `pipeline.py worker user`, then try again"
+        )
     if isinstance(outcome, UserCommandRefused):
         raise CannotStart(f"{options.email} was refused: {outcome.reason}")
     print(f"{options.email} is an administrator, user_id {outcome.user_id}")
@@ -711,70 +720,6 @@ def _registration(email: str, password: str, rounds: int) -> RegisterUser:
         roles=(Role.ADMIN,),
         actor_id=user_id,
         request_hash=hashlib.sha256(user_id.encode()).hexdigest(),
-    )
-
-
-def _from_the_end(settings: Settings, topic: str) -> Consumer:
-    """A reader of what is said from now on."""
-    consumer = Consumer(
-        {
-            **settings.kafka,
-            "group.id": f"create-admin-{os.getpid()}",
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "error",
-        }
-    )
-    found = consumer.list_topics(topic, BROKER_S).topics[topic]
-    if found.error is not None:
-        raise CannotStart(f"there is no topic {topic}: run `pipeline.py topics apply` first")
-    partitions = [TopicPartition(topic, partition) for partition in found.partitions]
-    for partition in partitions:
-        partition.offset = consumer.get_watermark_offsets(partition, BROKER_S)[1]
-    consumer.assign(partitions)
-    return consumer
-
-
-def _send(settings: Settings, command: RegisterUser, command_id: str) -> None:
-    producer = Producer(
-        {**settings.kafka, "enable.idempotence": True, "partitioner": "murmur2_random"}
-    )
-    headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", command_id.encode()),
-        ("ce_type", b"streambank.user.RegisterUser"),
-        ("ce_source", b"/gateway"),
-        ("ce_time", logs.timestamp(time.time()).encode()),
-        ("content-type", b"application/avro"),
-        ("correlation_id", command_id.encode()),
-        ("actor", command.user_id.encode()),
-        ("user_id", command.user_id.encode()),
-    ]
-    failed: list[Any] = []
-    producer.produce(
-        f"{settings.prefix}user.inbox",
-        Codec().encode(command),
-        command.address.encode(),
-        headers=[*headers],
-        on_delivery=lambda error, _message: failed.append(error) if error else None,
-    )
-    if producer.flush(BROKER_S) or failed:
-        raise CannotStart("Kafka did not take the command: nothing is known of it; try again")
-
-
-def _outcome(consumer: Consumer, command_id: str) -> UserRegistered | UserCommandRefused:
-    codec, deadline_s = Codec(), time.monotonic() + ADMIN_WAIT_S
-    while time.monotonic() < deadline_s:
-        message = consumer.poll(0.2)
-        if message is None or message.error() is not None:
-            continue
-        if dict(message.headers() or ()).get("correlation_id") == command_id.encode():
-            event = codec.decode(message.value() or b"")
-            if isinstance(event, UserRegistered | UserCommandRefused):
-                return event
-    raise CannotStart(
-        f"the command was sent, but no worker answered within {ADMIN_WAIT_S:.0f} s: "
-        "start `pipeline.py worker user`, then try again"
     )
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
-from domain.bank_day import HOUR_MS, bank_time_ms
+from domain.bank_day import HOUR_MS, bank_time_ms, day_start_ms
 
 CUT_OFF_HOUR = 18
+EPOCH = date(1970, 1, 1)
 
 
 def easter(year: int) -> date:
@@ -64,8 +65,5 @@ def business_day(at_ms: int) -> date:
 
 def ends_ms(day: date) -> int:
     """When a business day ends, Unix milliseconds."""
-    midnight_ms = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
-    clock_ms = midnight_ms + CUT_OFF_HOUR * HOUR_MS
-    # the clock never changes in the evening: its offset at noon is that of the cut-off
-    noon_ms = midnight_ms + 12 * HOUR_MS
-    return clock_ms - (bank_time_ms(noon_ms) - noon_ms)
+    # the clock changes on Sundays, which are none: such a day has its hours
+    return day_start_ms((day - EPOCH).days) + CUT_OFF_HOUR * HOUR_MS

@@ -24,10 +24,10 @@ from domain.account import (
     account_key,
 )
 from domain.saga import Reason
-from domain.user import account_of_key, accounts_of_key, user_key
-from gateway import auth, lists, pages, views
+from domain.user import account_of_key, accounts_of_key
+from gateway import auth, lists, pages, views, whose
 from gateway.answer import Answer, answer
-from gateway.errors import Problem, invalid, not_found
+from gateway.errors import Problem, not_found
 from gateway.models import NewAccount
 from gateway.outcome import LOOK, identify, once, pursue, refused
 from gateway.past import LOG, moment_in
@@ -53,7 +53,7 @@ async def create(call: Call) -> Answer:
         raise Problem("FORBIDDEN", "overdraft limits are for operators")
 
     async def first(identity: Identity) -> Answer:
-        user_id = await _holder(call, body)
+        user_id = await whose.holder(call, body.user_id, "you may open accounts for yourself alone")
         opening = _Opening(call, identity, body, user_id)
         given = await pursue(call, identity, opening)
         if given.status < 300:
@@ -78,18 +78,6 @@ async def _until_listed(call: Call, user_id: str, account_id: str) -> None:
             if any(entry is not None and entry["account_id"] == account_id for entry in entries):
                 return
             await asyncio.sleep(0.01)
-
-
-async def _holder(call: Call, body: NewAccount) -> str:
-    """Whose account it will be: the caller's, or that of the user whom an operator names."""
-    user_id = body.user_id
-    if user_id is None or user_id == call.caller.user_id:
-        return call.caller.user_id
-    if not call.caller.privileged:
-        raise Problem("FORBIDDEN", "you may open accounts for yourself alone")
-    if await call.gateway.queries.row("user", user_id, user_key(user_id)) is None:
-        raise invalid("/user_id", Reason.USER_NOT_FOUND, "is no user")
-    return user_id
 
 
 class _Opening:

@@ -30,7 +30,7 @@ from domain.saga import (
     TransactionType,
 )
 from domain.transaction import CreateTransaction, Status, TransactionCommandRefused
-from gateway import auth, transactions, views
+from gateway import auth, transactions, views, whose
 from gateway.answer import Answer, answer
 from gateway.errors import invalid, not_found
 from gateway.holds_models import Capture, NewHold
@@ -78,13 +78,9 @@ async def create(call: Call) -> Answer:
 
 async def _owner(call: Call, body: NewHold) -> str:
     """Whose money is to be held: the caller's, or anyone's for those who may move it."""
-    owners, privileged = call.gateway.owners, call.caller.privileged
-    owner_id = await owners.of(body.account_id)
-    if owner_id is None or not (privileged or owner_id == call.caller.user_id):
-        detail = "is no account of yours" if not privileged else "is no account"
-        raise invalid("/account_id", Reason.ACCOUNT_NOT_FOUND, detail)
+    owner_id = await whose.owner(call, body.account_id, "/account_id")
     destination = body.destination_account_id
-    if destination is not None and await owners.of(destination) is None:
+    if destination is not None and await call.gateway.owners.of(destination) is None:
         raise invalid("/destination_account_id", Reason.ACCOUNT_NOT_FOUND, "is no account")
     return owner_id
 

@@ -20,11 +20,10 @@ from domain.payment_methods import (
     owner_of,
 )
 from domain.saga import Reason
-from domain.user import user_key
-from gateway import auth, pages, views
+from gateway import auth, pages, views, whose
 from gateway.answer import Answer, answer
 from gateway.client import of_number
-from gateway.errors import Problem, invalid, not_found
+from gateway.errors import not_found
 from gateway.outcome import LOOK, identify, once, pursue, refused
 from gateway.payment_models import NewPaymentMethod, bank_of, brand_of
 from gateway.reads import METHODS
@@ -44,25 +43,15 @@ async def create(call: Call) -> Answer:
     request_hash = fingerprint(call.gateway.settings.fingerprint_secret, call.raw_body)
 
     async def first(identity: Identity) -> Answer:
-        user_id = await _holder(call, body)
+        user_id = await whose.holder(
+            call, body.user_id, "you may add payment methods for yourself alone"
+        )
         token = ""
         if not identity.repeated:
             token = await call.gateway.card_tokens.token(body, key=str(identity.scope))
         return await pursue(call, identity, _Adding(call, identity, body, user_id, token))
 
     return await once(call, identify(call, request_hash=request_hash), first)
-
-
-async def _holder(call: Call, body: NewPaymentMethod) -> str:
-    """Whose it will be: the caller's, or that of the user whom an operator names."""
-    user_id = body.user_id
-    if user_id is None or user_id == call.caller.user_id:
-        return call.caller.user_id
-    if not call.caller.privileged:
-        raise Problem("FORBIDDEN", "you may add payment methods for yourself alone")
-    if await call.gateway.queries.row("user", user_id, user_key(user_id)) is None:
-        raise invalid("/user_id", Reason.USER_NOT_FOUND, "is no user")
-    return user_id
 
 
 class _Adding:

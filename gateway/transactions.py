@@ -29,7 +29,7 @@ from domain.transaction import (
     TransactionCommandRefused,
     transaction_key,
 )
-from gateway import auth, lists, pages, views
+from gateway import auth, lists, pages, views, whose
 from gateway.answer import Answer, answer
 from gateway.client import client_of
 from gateway.errors import Problem, invalid, not_found
@@ -88,14 +88,10 @@ async def _owner(call: Call, body: NewTransaction) -> str:
     if body.type == "deposit" and not privileged:
         raise Problem("FORBIDDEN", "deposits are for operators")
     member = "destination_account_id" if body.type == "deposit" else "source_account_id"
-    owners = call.gateway.owners
-    owner_id = await owners.of(getattr(body, member))
-    if owner_id is None or not (privileged or owner_id == call.caller.user_id):
-        detail = "is no account of yours" if not privileged else "is no account"
-        raise invalid(f"/{member}", Reason.ACCOUNT_NOT_FOUND, detail)
+    owner_id = await whose.owner(call, getattr(body, member), f"/{member}")
     if call.prefer.wait_s and body.destination_account_id and not privileged:
         with suppress(Problem):  # the answer shows its balance too, should it be the caller's
-            await owners.of(body.destination_account_id)
+            await call.gateway.owners.of(body.destination_account_id)
     return owner_id
 
 
