@@ -281,7 +281,6 @@ Message: TypeAlias = (
     | StatementPartSwept
     | Tick
 )
-RefundEvent: TypeAlias = RefundReserved | RefundRefused | RefundWithdrawn
 Event: TypeAlias = (
     PaymentMethodChecked
     | PaymentRequested

@@ -47,6 +47,7 @@ MOVING = {
     KafkaError._TIMED_OUT,
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._DESTROY_BROKER,  # the broker that was asked left the cluster meanwhile
     KafkaError._NOENT,  # no leader known at this moment
 }
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import streaming.consumer
 import streaming.restore
+from streaming.admin import Admin
 from tests.streaming.worker import build
 
 _says = threading.Lock()
@@ -71,9 +72,11 @@ class Delays:
     def install(self) -> None:
         """In the driver's modules and classes, for this process."""
         for module in (streaming.consumer, streaming.restore):
-            for name in ("stable_offsets", "log_ends", "restore", "_read"):
+            for name in ("stable_offsets", "restore", "_read"):
                 if hasattr(module, name):
                     setattr(module, name, self.slowed(getattr(module, name)))
+        admin: Any = Admin
+        admin.log_ends = self.slowed(admin.log_ends)
         token: Any = streaming.restore.Token
         token.check = self.slowed(token.check)
         consumer: Any = streaming.consumer.Consumer
