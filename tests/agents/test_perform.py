@@ -300,6 +300,10 @@ async def test_results_behind_a_slow_one_are_said_and_offsets_wait_for_it(
     async with performing(log, by_account(url, timeout_s=2.0, line=20)) as perform:
         assert len(await asyncio.to_thread(log.results, 50, 10.0)) == 50
         ((_, progress),) = perform._progress.items()
+        for _ in range(1_000):  # a result is read here before its producer knows of it
+            if progress.under_way == 1:
+                break
+            await asyncio.sleep(0.01)
         assert (progress.next, progress.under_way) == (0, 1)
         assert len(await asyncio.to_thread(log.results, 51, 40.0)) == 51
     assert log.committed() == 51

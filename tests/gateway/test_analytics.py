@@ -79,31 +79,39 @@ async def test_the_numbers_of_reports_are_those_of_the_log(
     from_ms = start_of(time.time_ns() // 1_000_000, Interval.DAY) - DAY_MS
     since = f"from={time_of(from_ms)}"
 
+    reports = {
+        "count of types": (f"metric=count&interval=hour&group_by=type&{since}", ["type"]),
+        "volume": (
+            f"metric=volume&interval=hour&group_by=currency,type&{since}",
+            ["currency", "type"],
+        ),
+        "count of users": (f"metric=count&interval=day&group_by=user&{since}", ["user_id"]),
+    }
+    differ: dict[str, Any] = {}
+
     async def equal() -> bool:
         """Others' transactions go on: until both looks are of one moment."""
         log = await asyncio.to_thread(ends, bank)
-        done = [one for one in log if isinstance(one, TransactionCompleted)]
-        count: Counter[Any] = Counter((one.order.type,) for one in log)
-        volume: Counter[Any] = Counter()
-        for one in done:
-            volume[one.order.currency, one.order.type] += one.order.amount_minor
-        users: Counter[Any] = Counter((one.order.owner_id,) for one in log)
-        return (
-            await sums(analyst, f"metric=count&interval=hour&group_by=type&{since}", "type")
-            == count
-            and await sums(analyst, "metric=count&interval=minute&group_by=type", "type") <= count
-            and await sums(
-                analyst,
-                f"metric=volume&interval=hour&group_by=currency,type&{since}",
-                "currency",
-                "type",
-            )
-            == volume
-            and await sums(analyst, f"metric=count&interval=day&group_by=user&{since}", "user_id")
-            == users
-        )
+        expected: dict[str, Counter[Any]] = {name: Counter() for name in reports}
+        for one in log:
+            expected["count of types"][(one.order.type,)] += 1
+            expected["count of users"][(one.order.owner_id,)] += 1
+            if isinstance(one, TransactionCompleted):
+                expected["volume"][one.order.currency, one.order.type] += one.order.amount_minor
+        differ.clear()
+        for name, (query, names) in reports.items():
+            found = await sums(analyst, query, *names)
+            for key in found | expected[name]:
+                if found[key] != expected[name][key]:
+                    differ[f"{name}, {key}"] = (found[key], expected[name][key])
+        by_minute = await sums(analyst, "metric=count&interval=minute&group_by=type", "type")
+        return not differ and by_minute <= expected["count of types"]
 
-    await until(equal, "reports and log say the same", 150)
+    try:
+        await until(equal, "reports and log say the same", 150)
+    except AssertionError as error:
+        error.add_note(f"reported and logged: {differ}")
+        raise
 
 
 async def test_a_users_days(people: Town, analyst: Person) -> None:

@@ -261,7 +261,7 @@ def test_up_down_up_and_wipe(local: Local) -> None:
     assert code == 0
     assert all(f"{store:9} runs, pid" in shown for store in (*STORES, "projector"))
     ran = local.everything()
-    assert len(ran) == 10
+    assert len(ran) == 11
     admin = json.loads(local.places.admin.read_text())
     assert set(admin) == {"email", "password"}
     assert len(admin["password"]) >= 16
