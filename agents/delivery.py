@@ -24,7 +24,8 @@ import orjson
 from agents.effect import Effect
 from agents.envelope import rfc3339
 from domain.mailed import Purpose, mailed_token
-from domain.notification import DeliveryAnswered, DeliveryRequested, Kind, Outcome
+from domain.notification_delivery import DeliveryAnswered, DeliveryRequested, Outcome
+from domain.notification_rows import Kind
 from outbound import signature
 from outbound.address import public_socket, refusal
 from outbound.template import BadTemplate, one_line, render

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from agents.transact import Service
-from domain.notification import (
-    NOTIFICATION,
-    DeliveryAnswered,
-    RedriveNotification,
-    RemoveEndpoint,
-    RotateSecret,
-    SaveTemplate,
-    SendNotification,
-    SetEndpoint,
-    SetPreferences,
-)
+from domain.notification import NOTIFICATION, SendNotification
+from domain.notification_delivery import DeliveryAnswered, RedriveNotification
+from domain.notification_recipients import RemoveEndpoint, RotateSecret, SetEndpoint, SetPreferences
+from domain.notification_templates import SaveTemplate
 
 SERVICE = Service(
     decider=NOTIFICATION,

@@ -8,8 +8,9 @@ from __future__ import annotations
 from operator import attrgetter
 
 from agents.transact import Service
-from domain.payment import PAYMENT, NotifyPayment, RailAnswered
+from domain.payment import PAYMENT
 from domain.payment_methods import AddPaymentMethod, RemovePaymentMethod
+from domain.payment_rail import NotifyPayment, RailAnswered
 from domain.reconciliation import ReconcileStatement, home_of
 
 SERVICE = Service(

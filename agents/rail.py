@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import aiohttp
 
 from agents.effect import Effect
-from domain.payment import RailAnswered, RailOperation, RailOutcome
+from domain.payment_rail import RailAnswered, RailOperation, RailOutcome
 from domain.reconciliation import end_to_end_id
 from domain.saga import PaymentRequested, RefundRequested, refunds
 from resilience.downstream import Away

@@ -23,7 +23,8 @@ from domain.credentials import EmailConfirmed
 from domain.currency import QuoteIssued, RatesSet
 from domain.holds import HoldExpired, HoldPlaced, HoldVoided
 from domain.kyc import KycLevelSet, KycRejected, KycSubmitted
-from domain.payment import PaymentCredited, RefundWithdrawn
+from domain.payment import PaymentCredited
+from domain.payment_refunds import RefundWithdrawn
 from domain.risk import ReviewDecided
 from domain.saga import (
     AccountCredited,

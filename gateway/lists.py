@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domain.account import Status as AccountStatus
 from domain.account import account_key
-from domain.notification import listed_key as listed_key_of_told
-from domain.notification import listing_key, notification_key
+from domain.notification_rows import listed_key as listed_key_of_told
+from domain.notification_rows import listing_key, notification_key
 from domain.risk import listed_key, owner_key
 from domain.transaction import Status, transaction_key
 from domain.user import account_of_key, accounts_of_key

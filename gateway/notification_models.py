@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from domain.notification import CHOSEN, Channel, Kind, Status
+from domain.notification_rows import CHOSEN, Channel, Kind, Status
 from gateway.answers import Shown
 from gateway.models import Body, Id, MetaKey
 from outbound.template import SOURCE_CHARACTERS, BadTemplate, variables

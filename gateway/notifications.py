@@ -7,29 +7,26 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from domain.notification import (
+from domain.notification import NotificationRequested, SendNotification
+from domain.notification_delivery import NotificationRedriven, RedriveNotification
+from domain.notification_recipients import (
     DEFAULTS,
+    EndpointRemoved,
+    EndpointSet,
+    PreferencesSet,
+    RemoveEndpoint,
+    RotateSecret,
+    SecretRotated,
+    SetEndpoint,
+    SetPreferences,
+)
+from domain.notification_rows import (
     TEMPLATE,
     Channel,
     Choice,
-    EndpointRemoved,
-    EndpointSet,
     Kind,
     NotificationCommandRefused,
-    NotificationRedriven,
-    NotificationRequested,
-    PreferencesSet,
-    RedriveNotification,
-    RemoveEndpoint,
-    RotateSecret,
-    SaveTemplate,
-    SecretRotated,
-    SendNotification,
-    SetEndpoint,
-    SetPreferences,
     Status,
-    TemplateSaved,
-    built_in,
     name,
     notification_key,
     owner,
@@ -37,6 +34,7 @@ from domain.notification import (
     template_key,
     template_version_key,
 )
+from domain.notification_templates import SaveTemplate, TemplateSaved, built_in
 from domain.notification_texts import BUILT_IN
 from gateway import auth, lists, pages, views
 from gateway.answer import Answer, answer

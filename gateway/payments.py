@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from domain.payment import Status as ProviderStatus
-from domain.payment import payment_key
 from domain.payment_methods import owner_of
+from domain.payment_rows import Status as ProviderStatus
+from domain.payment_rows import payment_key
 from domain.saga import Rail, Reason, Terms, TransactionType
 from domain.transaction import CreateTransaction, TransactionCommandRefused
 from domain.transaction import Status as TransactionStatus

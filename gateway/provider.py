@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import orjson
 
-from domain.payment import NotifyPayment, RailOperation, RailOutcome
+from domain.payment_rail import NotifyPayment, RailOperation, RailOutcome
 from gateway.answer import Answer, answer
 from gateway.errors import Problem, not_found
 from gateway.idempotency import named

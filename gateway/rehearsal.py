@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from domain.decider import DUE, Overlay
-from domain.payment import RailAnswered, RailOperation, RailOutcome
+from domain.payment_rail import RailAnswered, RailOperation, RailOutcome
 from domain.saga import PaymentRequested
 from domain.services import DECIDERS
 from domain.transaction import TRANSACTION, Status, Transaction, transaction_key

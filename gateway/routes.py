@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from domain.account import Status as AccountStatus
 from domain.analytics import Interval
 from domain.blacklist import BlacklistKind
-from domain.notification import Channel
-from domain.notification import Status as NotificationStatus
+from domain.notification_rows import Channel
+from domain.notification_rows import Status as NotificationStatus
 from domain.reporting import Status as ReportStatus
 from domain.risk import ReviewStatus
 from domain.saga import TransactionType

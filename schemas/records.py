@@ -26,7 +26,21 @@ ROOT = "streambank"
 SHARED = "saga"
 MODULES = {  # of what stands in more files than the one that is named like it
     SHARED: ("saga", "decider", "ledger"),
-    "payment": ("payment", "payment_methods", "reconciliation"),
+    "notification": (
+        "notification",
+        "notification_rows",
+        "notification_delivery",
+        "notification_recipients",
+        "notification_templates",
+    ),
+    "payment": (
+        "payment",
+        "payment_rows",
+        "payment_rail",
+        "payment_refunds",
+        "payment_methods",
+        "reconciliation",
+    ),
     "transaction": ("transaction", "prices"),
     "user": ("user", "person", "credentials", "session", "kyc"),
     "risk": ("risk", "risk_config", "blacklist", "behaviour", "anomaly"),

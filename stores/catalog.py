@@ -23,9 +23,9 @@ from domain.audit import EntriesChained, unpacked
 from domain.blacklist import Blacklisted
 from domain.currency import Quote, Rate
 from domain.holds import Hold
-from domain.notification import Notification
-from domain.payment import Payment, Refund
+from domain.notification_rows import Notification
 from domain.payment_methods import PaymentMethod, owner_of
+from domain.payment_rows import Payment, Refund
 from domain.reconciliation import Statement, StatementBreak, home_of
 from domain.reporting import Report, Schedule
 from domain.reporting import home_of as schedule_of

@@ -26,7 +26,9 @@ from domain.credentials import (
 )
 from domain.currency import RatesRequested, RatesSet
 from domain.kyc import KycLevelSet
-from domain.notification import Channel, DeliveryRequested, TemplateSaved
+from domain.notification_delivery import DeliveryRequested
+from domain.notification_rows import Channel
+from domain.notification_templates import TemplateSaved
 from domain.person import normalised
 from domain.prices import PriceListSet
 from domain.reconciliation import PaymentBooked, StatementCompared, StatementPartSwept

@@ -27,9 +27,9 @@ from domain.currency import FixedRate, Quote, Rate
 from domain.holds import Hold
 from domain.kyc import KycOpen
 from domain.ledger import SystemBalance
-from domain.notification import Notification
-from domain.payment import Payment, Refund
+from domain.notification_rows import Notification
 from domain.payment_methods import PaymentMethod, PaymentMethods
+from domain.payment_rows import Payment, Refund
 from domain.person import User
 from domain.prices import PRICE_LIST, PriceList
 from domain.reconciliation import Booking, Bookings, Statement, StatementBreak

@@ -18,7 +18,8 @@ from agents.envelope import place, rfc3339
 from domain.account import ACCOUNT, LegsClosed
 from domain.currency import CURRENCY, exchange_id
 from domain.decider import DUE
-from domain.notification import NOTIFICATION, source
+from domain.notification import NOTIFICATION
+from domain.notification_rows import source
 from domain.payment import PAYMENT
 from domain.risk import RISK
 from domain.saga import TransactionType, undoes

@@ -20,7 +20,7 @@ from agents.rail import Rail, effect
 from agents.wiring import Wiring
 from deploy.local.processes import free_ports
 from deploy.local.provider import application
-from domain.payment import RailAnswered, RailOperation, RailOutcome
+from domain.payment_rail import RailAnswered, RailOperation, RailOutcome
 from domain.saga import (
     Order,
     PaymentRequested,

@@ -19,7 +19,8 @@ from typing import Any
 from bench.load import OPERATOR, Bank
 from domain.currency import BASE, RATES, RateSource, RequestQuote, SetRates
 from domain.holds import PlaceHold
-from domain.notification import Channel, Choice, Kind, SetPreferences
+from domain.notification_recipients import SetPreferences
+from domain.notification_rows import Channel, Choice, Kind
 from domain.payment_methods import AddPaymentMethod, MethodKind
 from domain.prices import PRICE_LIST, Price, SetPriceList
 from domain.reporting import Definition, RunReport, Source

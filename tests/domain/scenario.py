@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from domain.account import Account, FreezeAccount, OpenAccount
 from domain.decider import DUE, Overlay, Tick, apply, due_at_ms, handle
 from domain.ledger import sums, trial_balance
-from domain.payment import RailAnswered, RailOperation, RailOutcome
 from domain.payment_methods import AddPaymentMethod, MethodKind
+from domain.payment_rail import RailAnswered, RailOperation, RailOutcome
 from domain.risk import FeaturesExtracted
 from domain.saga import (
     PaymentRequested,

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
-from domain import account, exchange, holds, payment, risk, transaction
+from domain import account, exchange, holds, payment_rows, risk, transaction
 from domain.account import (
     ArchiveAccount,
     CloseAccount,
@@ -58,33 +58,21 @@ from domain.decider import (
 )
 from domain.holds import Hold, HoldPlaced, HoldStatus, PlaceHold, VoidHold
 from domain.ledger import CLEARING, FEES, POSITION, ROUNDING, SUSPENSE, sums, trial_balance
-from domain.notification import (
+from domain.notification import NotificationRequested
+from domain.notification_delivery import (
     KEEP,
-    Channel,
-    Choice,
     DeliveryAnswered,
     DeliveryRequested,
-    Kind,
-    Notification,
-    NotificationRequested,
     Outcome,
     RedriveNotification,
-    SetEndpoint,
-    SetPreferences,
-    source,
 )
-from domain.notification import Status as Told
-from domain.payment import (
-    KEEP_CREDITED_MS,
-    NotifyPayment,
-    RailAnswered,
-    RailOperation,
-    RailOutcome,
-    Refund,
-    RefundStatus,
-    undo_id,
-)
+from domain.notification_recipients import SetEndpoint, SetPreferences
+from domain.notification_rows import Channel, Choice, Kind, Notification, source
+from domain.notification_rows import Status as Told
+from domain.payment import KEEP_CREDITED_MS
 from domain.payment_methods import AddPaymentMethod, MethodKind, RemovePaymentMethod
+from domain.payment_rail import NotifyPayment, RailAnswered, RailOperation, RailOutcome
+from domain.payment_rows import Refund, RefundStatus, undo_id
 from domain.prices import PRICE_LIST, PRICED, Price, SetPriceList
 from domain.reconciliation import (
     PaymentBooked,
@@ -649,7 +637,7 @@ def refund(bank: Bank) -> None:
     credited = [
         bank.orders[row.payment_id]
         for _, row in bank.all_rows("payment")
-        if isinstance(row, payment.Payment) and row.status is payment.Status.CREDITED
+        if isinstance(row, payment_rows.Payment) and row.status is payment_rows.Status.CREDITED
     ]
     if credited and bank.chance.random() < 0.8:
         payments = credited
@@ -1146,9 +1134,9 @@ def check_quiet(bank: Bank) -> None:
                 expect(row.open_legs == 0, f"waits for the end of a leg: {row}")
             case account.Leg():
                 expect(row.state not in (LegState.DEBITED, LegState.SUSPENDED), f"open: {row}")
-    asking = (payment.Status.REQUESTED, payment.Status.REFUND_REQUESTED)
+    asking = (payment_rows.Status.REQUESTED, payment_rows.Status.REFUND_REQUESTED)
     for _, row in bank.all_rows("payment"):
-        if isinstance(row, payment.Payment):
+        if isinstance(row, payment_rows.Payment):
             expect(row.status not in asking, f"the rail never answered: {row}")
         elif isinstance(row, Refund):
             expect(row.status not in OPEN_REFUNDS, f"a refund has no end: {row}")
@@ -1337,7 +1325,7 @@ def check_refunds(bank: Bank) -> None:
         if isinstance(event, TransactionCompleted) and refunds(event.order):
             back[event.order.terms.original_transaction_id] += event.order.amount_minor
     for _, row in bank.all_rows("payment"):
-        if isinstance(row, payment.Payment):
+        if isinstance(row, payment_rows.Payment):
             refunded = back[row.payment_id]
             expect(row.refunding_minor == 0, f"reserved for ever: {row}")
             expect(row.refunded_minor == refunded, f"{refunded} went back: {row}")

@@ -17,7 +17,7 @@ from domain import exchange
 from domain.account import Account, CloseAccount, LegState
 from domain.currency import RateSource, SetRates
 from domain.holds import PlaceHold, VoidHold
-from domain.payment import RailOutcome
+from domain.payment_rail import RailOutcome
 from domain.prices import PRICED, Price, SetPriceList
 from domain.reconciliation import PaymentBooked
 from domain.saga import (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from domain.currency import RateSource, SetRates
-from domain.payment import RailOutcome
+from domain.payment_rail import RailOutcome
 from domain.reconciliation import PaymentBooked
 from domain.saga import Rail, Terms, TransactionCreated, TransactionType
 from tests.domain.scenario import (

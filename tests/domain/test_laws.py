@@ -29,7 +29,8 @@ from domain.decider import (
 from domain.ledger import CLEARING, SYSTEM_ACCOUNTS, move, post_system, sums, system_key
 from domain.money import EXPONENTS, decimal, is_amount, is_currency
 from domain.notification import NOTIFICATION
-from domain.payment import LAST_DELAY_MS, PAYMENT, delay_ms
+from domain.payment import PAYMENT
+from domain.payment_rail import LAST_DELAY_MS, delay_ms
 from domain.saga import Posting, Reason, TransactionCompleted, TransactionFailed
 from domain.services import DECIDERS
 from tests.domain.scenario import Scenario, bank, transfer

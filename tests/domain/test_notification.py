@@ -13,50 +13,50 @@ from domain.credentials import (
     PasswordResetRequested,
 )
 from domain.decider import KEEP_FINAL_MS, Overlay, Tick, apply, due_key
-from domain.notification import (
+from domain.notification import NOTIFICATION, NotificationRequested, SendNotification
+from domain.notification_delivery import (
     ANSWER_MS,
     BUSY_MS,
     DELIVER,
-    ENDPOINTS,
     JITTER_PERCENT,
     KEEP,
-    NOTIFICATION,
     PAUSES_MS,
     WEBHOOK_PAUSES_MS,
-    Channel,
-    Choice,
-    ContactsSet,
     DeadNotificationForgotten,
     DeliveryAnswered,
     DeliveryFailed,
     DeliveryRequested,
+    NotificationDelivered,
+    NotificationDied,
+    NotificationRedriven,
+    Outcome,
+    RedriveNotification,
+    jittered,
+)
+from domain.notification_recipients import (
+    ENDPOINTS,
+    ContactsSet,
     EndpointDisabled,
     EndpointRemoved,
     EndpointSet,
     EndpointUrlSet,
-    Kind,
-    NotificationCommandRefused,
-    NotificationDelivered,
-    NotificationDied,
-    NotificationRedriven,
-    NotificationRequested,
-    Outcome,
     PreferencesSet,
     RecipientKnown,
-    RedriveNotification,
     RemoveEndpoint,
     RotateSecret,
-    SaveTemplate,
     SecretRotated,
-    SendNotification,
     SetEndpoint,
     SetPreferences,
+)
+from domain.notification_rows import (
+    Channel,
+    Choice,
+    Kind,
+    NotificationCommandRefused,
     Status,
-    TemplateApplied,
-    TemplateSaved,
-    jittered,
     notification_key,
 )
+from domain.notification_templates import SaveTemplate, TemplateApplied, TemplateSaved
 from domain.saga import Reason, TransactionCompleted, TransactionFailed
 from domain.session import Cause
 from domain.user import EmailChanged, Role, RolesSet, UserRegistered

@@ -12,7 +12,7 @@ from domain.account import (
     UnfreezeAccount,
 )
 from domain.blacklist import AddToBlacklist, BlacklistKind
-from domain.payment import RailOutcome
+from domain.payment_rail import RailOutcome
 from domain.risk import DecideReview
 from domain.saga import (
     AccountCredited,

@@ -5,18 +5,10 @@ from __future__ import annotations
 import pytest
 
 from domain.account import ReturnSuspended, SuspensePaid, UnfreezeAccount
-from domain.payment import (
-    NotifyPayment,
-    Payment,
-    ProviderNoticeRefused,
-    RailOperation,
-    RailOutcome,
-    Refund,
-    RefundStatus,
-    Status,
-    refundable_minor,
-)
 from domain.payment_methods import MethodStatus, RemovePaymentMethod
+from domain.payment_rail import NotifyPayment, ProviderNoticeRefused, RailOperation, RailOutcome
+from domain.payment_refunds import refundable_minor
+from domain.payment_rows import Payment, Refund, RefundStatus, Status
 from domain.saga import (
     AccountDebited,
     PaymentProcessed,

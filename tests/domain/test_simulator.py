@@ -9,10 +9,19 @@ from typing import Any
 
 import pytest
 
-from domain import account, currency, payment, reporting, risk, settlement, transaction
+from domain import (
+    account,
+    currency,
+    payment,
+    payment_rows,
+    reporting,
+    risk,
+    settlement,
+    transaction,
+)
 from domain.decider import Decider, Rows
 from domain.holds import HoldExpired, HoldStatus, captured_hold, hold_key
-from domain.payment import RailAnswered, RailOutcome
+from domain.payment_rail import RailAnswered, RailOutcome
 from domain.reconciliation import PaymentBooked
 from domain.saga import (
     AccountCredited,
@@ -149,8 +158,8 @@ def guesses_the_rail(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
 
 def trusts_the_first_no(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
     if isinstance(message, RailAnswered) and message.outcome is RailOutcome.APPROVED:
-        row = rows.get(payment.payment_key(message.transaction_id))
-        if row is not None and row.status is payment.Status.FAILED:
+        row = rows.get(payment_rows.payment_key(message.transaction_id))
+        if row is not None and row.status is payment_rows.Status.FAILED:
             return ()
     return payment.decide(rows, message, at_ms)
 
@@ -161,7 +170,7 @@ def never_asks_again(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
 
 def reserves_what_is_reserved(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
     if isinstance(message, RiskApproved) and message.order.type is TransactionType.REFUND:
-        key = payment.payment_key(payment.original_of(message.order))
+        key = payment_rows.payment_key(payment_rows.original_of(message.order))
         if key in rows:
             free = {"refunding_minor": 0, "refunded_minor": 0}
             rows = {**dict(rows.items()), key: replace(rows[key], **free)}
