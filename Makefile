@@ -10,6 +10,9 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(LOCAL)/uv/bin/uv)
 CHECKED := domain topics schemas streaming agents gateway outbound resilience stores proof travel logs.py settings.py \
 	pipeline.py deploy rendering banking reports
 
+# without compiled files each process that starts compiles all modules anew: twice the time to be ready
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run up down status wipe demo test check bench chaos schemas
 
@@ -25,7 +28,7 @@ setup: .venv/locked ## install what Python needs (.venv), fetch Kafka and the st
 		&& "$(LOCAL)/uv/bin/pip" install -q uv==$(UV_VERSION); } \
 		|| { echo "uv could not be installed: install python3-venv, or uv itself"; exit 1; }
 	@echo "installing the locked dependencies …"
-	@"$(UV)" sync -q --locked
+	@"$(UV)" sync -q --locked --compile-bytecode
 	@touch $@
 
 run: setup ## everything in the foreground; Ctrl-C stops all
