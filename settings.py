@@ -73,6 +73,11 @@ class Settings:
     kafka_ssl_ca: str = _setting("", "PEM file of the authorities that signed the brokers")
     kafka_ssl_certificate: str = _setting("", "PEM file of this client's certificate")
     kafka_ssl_key: str = _setting("", "PEM file of this client's key")
+    kafka_public: tuple[str, ...] = _setting(
+        (),
+        "`host:port` of brokers as subscribers reach them, separated by commas, for the AsyncAPI document; "
+        "empty: it tells none",
+    )
 
     prefix: str = _setting("", "goes before every topic, group and transactional id")
     partitions: int = _setting(3, "partitions of each topic; cannot change once there is data")
@@ -113,6 +118,10 @@ class Settings:
     gateway_host: str = _setting("127.0.0.1", "interface of the HTTP gateway")
     gateway_port: int = _setting(3000, "its port")
     gateway_processes: int = _setting(1, "processes that share the port")
+    public_url: str = _setting(
+        "",
+        "`https://…` under which clients reach the gateway, for the AsyncAPI document; empty: it tells none",
+    )
     tls_certificate: str = _setting("", "PEM file: the gateway serves HTTPS")
     tls_key: str = _setting("", "PEM file of its key")
     cors_origins: tuple[str, ...] = _setting(

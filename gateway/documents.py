@@ -1,4 +1,4 @@
-"""Documents: OpenAPI, the page that shows it, and the schema registry (read-only)."""
+"""Documents: OpenAPI, AsyncAPI, the pages, and the schema registry (read-only)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from schemas.registry import CONTENT_TYPE, Registry
 
 if TYPE_CHECKING:
     from gateway.call import Call
+    from settings import Settings
 
 STATIC = Path(__file__).parent / "static"
 ASSETS = {"docs.js": "text/javascript", "docs.css": "text/css"}
@@ -26,6 +27,17 @@ CACHED = {"Cache-Control": "public, max-age=300"}
 
 async def openapi(_call: Call) -> Answer:
     return Answer(200, _openapi(), dict(CACHED))
+
+
+async def asyncapi(call: Call) -> Answer:
+    return Answer(200, _asyncapi(call.gateway.settings), dict(CACHED))
+
+
+@cache
+def _asyncapi(settings: Settings) -> bytes:
+    from gateway.asyncapi import document
+
+    return orjson.dumps(document(settings))
 
 
 @cache

@@ -191,7 +191,7 @@ def _headers(route: Route, status: int) -> dict[str, Any]:
 
 
 def _problems(route: Route) -> list[int]:
-    if not route.path.startswith("/api/") or route.path == "/api/openapi.json":
+    if not route.path.startswith("/api/") or route.path.endswith(".json"):
         return []
     found = [400, 429, 503]
     if route.roles is not None:

@@ -1019,6 +1019,7 @@ ROUTES: tuple[Route, ...] = (
     _public("/readiness", operations.readiness, "It can serve"),
     _public("/metrics", operations.metrics, "Prometheus metrics"),
     _public("/api/openapi.json", documents.openapi, "This document"),
+    _public("/api/asyncapi.json", documents.asyncapi, "The events, for who subscribes"),
     _public("/docs", documents.page, "The document to read"),
     _public("/docs/{asset}", documents.asset, "What that page needs"),
 )

@@ -178,6 +178,8 @@ class Stack:
             "sms_url": f"{self.messages_url}/sms",
             "push_url": f"{self.messages_url}/push",
             "webhook_private": str(not self.settings.production).lower(),
+            "kafka_public": self.kafka.bootstrap,
+            "public_url": f"http://{HOST}:{self.settings.gateway_port}",
         }
         found = {
             "kafka_bootstrap": self.kafka.bootstrap,

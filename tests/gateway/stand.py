@@ -92,8 +92,10 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
     environment = {
         **os.environ,
         "STREAMBANK_KAFKA_BOOTSTRAP": kafka.bootstrap,
+        "STREAMBANK_KAFKA_PUBLIC": kafka.bootstrap,
         "STREAMBANK_PREFIX": prefix,
         "STREAMBANK_GATEWAY_PORT": str(gateway_port),
+        "STREAMBANK_PUBLIC_URL": f"http://127.0.0.1:{gateway_port}",
         "STREAMBANK_OPS_PORT": str(ops_port),
         "STREAMBANK_RATES_URL": f"http://127.0.0.1:{rates_port}/rates.xml",  # nobody is there
         "STREAMBANK_RAIL_URL": f"http://127.0.0.1:{rail_port}",

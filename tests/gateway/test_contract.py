@@ -31,6 +31,7 @@ OPEN = {  # what the contract lets anyone ask
     "GET /docs",
     "GET /docs/{asset}",
     "GET /api/openapi.json",
+    "GET /api/asyncapi.json",
     "POST /api/payments/webhooks/{provider}",  # signed, not with a token
 }
 

@@ -95,6 +95,7 @@ CONTRACT = [
     "GET /subjects/{}/versions/{}",
     "GET /schemas/ids/{}",
     "GET /api/openapi.json",
+    "GET /api/asyncapi.json",
     "GET /docs",
     "GET /health",
     "GET /readiness",
