@@ -174,7 +174,7 @@ def _outcome(
 
 
 def _show(partition: int, row: SystemBalance) -> None:
-    LEDGER.labels(row.account, partition, row.currency).set(row.balance_minor)
+    LEDGER.labels(row.account, partition, row.currency).set(row.total_minor)
     IMBALANCE.labels(partition, row.currency).inc(0)
 
 
@@ -198,8 +198,8 @@ def weigh(partition: int, rows: Rows, changes: Changes) -> None:
                 totals[currency] = totals.get(currency, 0) + balance_minor - was
         elif key.startswith("ledger/"):
             before = rows.get(key)
-            was = before.balance_minor if before else 0
-            totals[row.currency] = totals.get(row.currency, 0) + row.balance_minor - was
+            was = before.total_minor if before else 0
+            totals[row.currency] = totals.get(row.currency, 0) + row.total_minor - was
     for currency, imbalance_minor in totals.items():
         if imbalance_minor:
             IMBALANCE.labels(partition, currency).inc(imbalance_minor)

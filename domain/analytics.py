@@ -31,6 +31,7 @@ from domain.decider import (
     overdue,
     tick_keys,
 )
+from domain.money import LONG_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -224,12 +225,17 @@ def added(a: Figures, b: Figures) -> Figures:
         completed=a.completed + b.completed,
         failed=a.failed + b.failed,
         cancelled=a.cancelled + b.cancelled,
-        volume_minor=a.volume_minor + b.volume_minor,
-        revenue_minor=a.revenue_minor + b.revenue_minor,
+        volume_minor=_fitting(a.volume_minor + b.volume_minor),
+        revenue_minor=_fitting(a.revenue_minor + b.revenue_minor),
         latency_ms=a.latency_ms + b.latency_ms,
         latencies=tuple(map(add, a.latencies, b.latencies)),
         late=a.late + b.late,
     )
+
+
+def _fitting(minor: int) -> int:
+    """What 64 bits hold of it: a figure that is at its end stays there, and others go on."""
+    return max(-LONG_MAX, min(minor, LONG_MAX))
 
 
 def start_of(at_ms: int, interval: Interval) -> int:

@@ -4,6 +4,10 @@ Every event that moves money carries its postings; per event and currency they s
 and its credit lie in different partitions, so the debit posts to `clearing` and the credit takes it
 from there: the sum of clearing over all partitions is exactly what is in flight, and zero when
 nothing is.
+
+An account's balance has a limit, a system account's has none: nobody could be refused for what the
+world owes the bank, least of all a credit whose debit is done. So a row counts beyond 64 bits: what
+does not fit `balance_minor` goes on in `carried`.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from domain.money import CARRY_MINOR, LONG_MAX
 from domain.saga import Posting
 
 if TYPE_CHECKING:
@@ -25,7 +30,8 @@ FEES = "fees"
 POSITION = "position"  # the bank's own currency position
 ROUNDING = "rounding"  # what an exchange leaves below a minor unit
 SUSPENSE = "suspense"  # a person must find out where it belongs
-SYSTEM_ACCOUNTS = frozenset({CLEARING, WORLD, FEES, POSITION, ROUNDING, SUSPENSE})
+WRITTEN_OFF = "written_off"  # what a person gave up: above zero the bank keeps it, below it lost it
+SYSTEM_ACCOUNTS = frozenset({CLEARING, WORLD, FEES, POSITION, ROUNDING, SUSPENSE, WRITTEN_OFF})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +42,12 @@ class SystemBalance:
     currency: str
     balance_minor: int
     postings: int  # how many made it
+    carried: int = 0  # times CARRY_MINOR, beside `balance_minor`: 0 while that holds all
+
+    @property
+    def total_minor(self) -> int:
+        """All of it, minor units."""
+        return self.carried * CARRY_MINOR + self.balance_minor
 
 
 def move(currency: str, amount_minor: int, source: str, destination: str) -> tuple[Posting, ...]:
@@ -84,11 +96,17 @@ def _is_balanced(postings: Sequence[Posting]) -> bool:
 
 
 def _posted(row: SystemBalance | None, posting: Posting) -> SystemBalance:
+    balance_minor = (row.balance_minor if row else 0) + posting.amount_minor
+    carried = row.carried if row else 0
+    if not -LONG_MAX <= balance_minor <= LONG_MAX:
+        more, balance_minor = divmod(balance_minor, CARRY_MINOR)
+        carried += more
     return SystemBalance(
         account=posting.account,
         currency=posting.currency,
-        balance_minor=(row.balance_minor if row else 0) + posting.amount_minor,
+        balance_minor=balance_minor,
         postings=(row.postings if row else 0) + 1,
+        carried=carried,
     )
 
 
@@ -100,7 +118,7 @@ def trial_balance(rows: Iterable[Any]) -> dict[tuple[str, str], int]:
     totals: defaultdict[tuple[str, str], int] = defaultdict(int)
     for row in rows:
         if isinstance(row, SystemBalance):
-            totals[row.account, row.currency] += row.balance_minor
+            totals[row.account, row.currency] += row.total_minor
         else:
             for currency, balance_minor in getattr(row, "balances", {}).items():
                 totals["customers", currency] += balance_minor

@@ -13,7 +13,10 @@ EXPONENTS: dict[str, int] = {
 }
 
 AMOUNT_LIMIT_MINOR = 10**15  # of a single amount
-BALANCE_LIMIT_MINOR = 10**18  # no credit above it; put-backs may pass it and still fit 64 bits
+BALANCE_LIMIT_MINOR = 10**18  # of an account: no credit takes it above; a put-back may
+PUT_BACK_LIMIT_MINOR = 9 * 10**18  # what a put-back would take above it waits in suspense
+LONG_MAX = 2**63 - 1  # the most that 64 bits hold, which is Avro's long
+CARRY_MINOR = 10**18  # of what a system account has beyond 64 bits: counted in so many at once
 
 
 def is_currency(code: str) -> bool:

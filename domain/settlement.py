@@ -37,6 +37,7 @@ from domain.decider import (
     overdue,
     tick_keys,
 )
+from domain.money import LONG_MAX
 from domain.reconciliation import PaymentBooked
 from domain.saga import Reason
 
@@ -279,7 +280,10 @@ def decide(rows: Rows, message: Message, at_ms: int) -> Sequence[Event]:
 
 
 def _settle(rows: Rows, fact: PaymentBooked, at_ms: int) -> Sequence[Event]:
-    """Into the open batch. One of a day that is over is closed first: the clock may be late."""
+    """Into the open batch. One of a day that is over is closed first: the clock may be late.
+
+    So is one whose sums would pass 64 bits: what comes then is settled with the day after.
+    """
     book = fact.book
     if settled_key(book, fact.end_to_end_id) in rows:
         return ()
@@ -292,6 +296,10 @@ def _settle(rows: Rows, fact: PaymentBooked, at_ms: int) -> Sequence[Event]:
     if open_ is not None and open_.day < day.isoformat():
         closed = (_closed(open_, BY_CLOCK, "", at_ms),)
         open_ = None
+    if open_ is not None and _is_full(open_, fact.amount_minor):
+        closed = (_closed(open_, BY_CLOCK, "", at_ms),)
+        day = next_business_day(date.fromisoformat(open_.day))
+        open_ = None
     batch_id = open_.batch_id if open_ is not None else f"{book}.{day.isoformat()}"
     item = ItemSettled(
         batch_id=batch_id,
@@ -302,6 +310,10 @@ def _settle(rows: Rows, fact: PaymentBooked, at_ms: int) -> Sequence[Event]:
         at_ms=at_ms,
     )
     return (*closed, item)
+
+
+def _is_full(batch: Batch, amount_minor: int) -> bool:
+    return max(batch.in_minor, batch.out_minor) + abs(amount_minor) > LONG_MAX
 
 
 def _closed(batch: Batch, closed_by: str, run_id: str, at_ms: int) -> BatchClosed:

@@ -34,6 +34,8 @@ from domain.analytics import (
     window_key,
 )
 from domain.decider import DUE, Overlay, Tick, apply
+from domain.money import LONG_MAX
+from schemas.codec import Codec
 from tests.domain.stories import NOON_MS, then
 
 NOON = start_of(NOON_MS, Interval.DAY) + 12 * HOUR_MS
@@ -226,3 +228,13 @@ def test_whatever_the_order_and_the_batches_windows_sum_to_their_points(
             key = (start_ms, f"{one.type}/{one.currency}")
             expected[key] = added(expected.get(key, NOTHING), figures_of(one, False))
         assert found == expected
+
+
+def test_a_volume_that_64_bits_do_not_hold_stays_at_their_end_and_counting_goes_on() -> None:
+    much = replace(NOTHING, completed=1, volume_minor=10**18, revenue_minor=-(10**18))
+    figures = NOTHING
+    for _ in range(20):
+        figures = added(figures, much)
+    assert (figures.completed, figures.volume_minor) == (20, LONG_MAX)
+    assert figures.revenue_minor == -LONG_MAX
+    assert Codec().decode(Codec().encode(figures)) == figures

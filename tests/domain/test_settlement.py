@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from domain.decider import FORGET, KEEP_FINAL_MS, Tick, due_key, due_kind
+from domain.money import LONG_MAX
 from domain.reconciliation import PaymentBooked
 from domain.saga import Reason
 from domain.settlement import (
@@ -234,3 +235,13 @@ def test_events_say_what_they_are_about(closed: list[Any]) -> None:
     assert isinstance(said[0], BatchReconciled)
     assert SETTLEMENT.aggregate_id(said[0]) == BATCH
     assert SETTLEMENT.aggregate_id(closed[-1]) == BATCH
+
+
+def test_a_batch_that_64_bits_do_not_hold_is_closed_and_the_next_day_s_goes_on() -> None:
+    nearly = day_of(booked(1), booked(2, LONG_MAX - 1_000))
+    (close, item) = then(SETTLEMENT, nearly, booked(3, 1), THURSDAY_MS)
+    assert isinstance(close, BatchClosed)
+    assert (close.batch_id, close.in_minor, close.items) == (BATCH, LONG_MAX, 2)
+    assert (item.batch_id, item.number) == ("sandbox.EUR.2026-11-27", 0)
+    (another,) = then(SETTLEMENT, [*nearly, close, item], booked(4, 5), THURSDAY_MS)
+    assert (another.batch_id, another.number) == ("sandbox.EUR.2026-11-27", 1)
