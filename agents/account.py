@@ -15,6 +15,7 @@ from domain.account import (
     UnfreezeAccount,
 )
 from domain.holds import PlaceHold, VoidHold
+from domain.suspense import ResolveSuspense
 
 SERVICE = Service(
     decider=ACCOUNT,
@@ -25,6 +26,7 @@ SERVICE = Service(
         CloseAccount: attrgetter("account_id"),
         ArchiveAccount: attrgetter("account_id"),
         ReturnSuspended: attrgetter("account_id"),
+        ResolveSuspense: attrgetter("account_id"),
         PlaceHold: attrgetter("account_id"),
         VoidHold: attrgetter("account_id"),
     },

@@ -10,8 +10,8 @@ A transaction meets an account in a leg, one for each side, and each side is dec
     destination  (absent) --AccountDebited--> CREDITED | REFUSED
 
 What is debited waits in `clearing` until the other side, or the rail, has taken it. What is held
-(domain/holds.py) is part of the balance and is not available. A payment that could neither be
-credited nor given back is in `suspense` until an operator pays it out.
+(domain/holds.py) is part of the balance and is not available. What could neither be credited nor
+given back is in `suspense` until an operator says where it belongs (domain/suspense.py).
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, assert_never, get_args
 
-from domain import exchange, holds
+from domain import exchange, holds, suspense
 from domain.decider import (
+    DUE,
     Changes,
     Decider,
     Due,
@@ -58,7 +59,12 @@ from domain.ledger import (
     post_system,
     system_keys,
 )
-from domain.money import AMOUNT_LIMIT_MINOR, BALANCE_LIMIT_MINOR, is_currency
+from domain.money import (
+    AMOUNT_LIMIT_MINOR,
+    BALANCE_LIMIT_MINOR,
+    PUT_BACK_LIMIT_MINOR,
+    is_currency,
+)
 from domain.saga import (
     AccountCredited,
     AccountDebited,
@@ -89,6 +95,22 @@ from domain.saga import (
     fee_of,
     refunds,
     traced,
+)
+from domain.suspense import (
+    SUSPENDED,
+    ResolveSuspense,
+    SuspenseAction,
+    SuspenseItem,
+    SuspenseKind,
+    SuspenseOpened,
+    SuspensePaid,
+    SuspensePayout,
+    SuspensePayoutOrdered,
+    SuspensePayoutRefused,
+    SuspenseResolution,
+    SuspenseResolutionRefused,
+    SuspenseResolved,
+    SuspenseStatus,
 )
 
 if TYPE_CHECKING:
@@ -223,16 +245,6 @@ class AccountCommandRefused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SuspensePaid:
-    """A payment that was in suspense is on its account: an operator had it paid out."""
-
-    order: Order
-    postings: tuple[Posting, ...]
-    balances: tuple[Balance, ...]
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceLeg:
     """A transfer and the account that it debited."""
 
@@ -346,7 +358,7 @@ class SuspendedCredit:
     """Row `suspended/<transaction_id>`: a payment in suspense, in its destination's partition."""
 
     order: Order
-    paid: bool
+    paid: bool  # settled: there is nothing to be paid any more
 
 
 Message: TypeAlias = (
@@ -366,6 +378,10 @@ Message: TypeAlias = (
     | CloseAccount
     | ArchiveAccount
     | ReturnSuspended
+    | ResolveSuspense
+    | SuspensePayoutOrdered
+    | SuspensePaid
+    | SuspensePayoutRefused
     | PlaceHold
     | VoidHold
     | Tick
@@ -382,7 +398,12 @@ Event: TypeAlias = (
     | DebitSuspended
     | CreditSuspended
     | LossSuspended
+    | SuspenseOpened
+    | SuspensePayoutOrdered
     | SuspensePaid
+    | SuspensePayoutRefused
+    | SuspenseResolved
+    | SuspenseResolutionRefused
     | CancelTooLate
     | AccountOpened
     | AccountFrozen
@@ -397,7 +418,9 @@ Event: TypeAlias = (
     | LegsForgotten
 )
 Management: TypeAlias = FreezeAccount | UnfreezeAccount | CloseAccount | ArchiveAccount
-Command: TypeAlias = OpenAccount | Management | ReturnSuspended | PlaceHold | VoidHold
+Command: TypeAlias = (
+    OpenAccount | Management | ReturnSuspended | ResolveSuspense | PlaceHold | VoidHold
+)
 
 
 def decide(  # noqa: C901 - a case a message
@@ -426,6 +449,12 @@ def decide(  # noqa: C901 - a case a message
             return _manage(rows, message, at_ms)
         case ReturnSuspended():
             return _return_suspended(rows, message, at_ms)
+        case ResolveSuspense():
+            return _resolve(rows, message, at_ms)
+        case SuspensePayoutOrdered():
+            return _pay_out(rows, message, at_ms)
+        case SuspensePaid() | SuspensePayoutRefused():
+            return _paid_out(rows, message, at_ms)
         case PlaceHold():
             return _place_hold(rows, message, at_ms)
         case VoidHold():
@@ -593,10 +622,21 @@ def _settle(rows: Rows, fact: PaymentProcessed | RefundProcessed, at_ms: int) ->
 def _put_back(
     rows: Rows, fact: PaymentFailed | CreditRefused | RefundProcessed | RefundFailed, at_ms: int
 ) -> Sequence[Event]:
-    """Never refused: not on a frozen account, and a closed one can have nothing in flight."""
-    if not _is_leg(rows, fact.order, LegState.DEBITED):
+    """Never refused: not on a frozen account, and a closed one can have nothing in flight.
+
+    What the account has no room for, because so much came in meanwhile, waits in suspense.
+    """
+    order = fact.order
+    if not _is_leg(rows, order, LegState.DEBITED):
         return ()
-    return _reverse(rows, fact.order, fact.reason, CLEARING, fact.steps, at_ms)
+    if not _has_room(rows, order):
+        return _suspend_debit(fact, at_ms)
+    return _reverse(rows, order, fact.reason, CLEARING, fact.steps, at_ms)
+
+
+def _has_room(rows: Rows, order: Order) -> bool:
+    account: Account = rows[account_key(order.source_account_id or "")]
+    return account.balances[order.currency] + debited_minor(order) <= PUT_BACK_LIMIT_MINOR
 
 
 def _reverse(
@@ -619,9 +659,19 @@ def _suspend(rows: Rows, fact: RefundFailed, at_ms: int) -> Sequence[Event]:
     order = fact.order
     if _is_lost(rows, fact):
         postings = move(order.currency, order.amount_minor, SUSPENSE, WORLD)
-        return (LossSuspended(order=order, postings=postings, at_ms=at_ms),)
+        return (
+            LossSuspended(order=order, postings=postings, at_ms=at_ms),
+            _opened_item(fact, SuspenseKind.LOSS, order.source_account_id, at_ms),
+        )
     if not _is_leg(rows, order, LegState.DEBITED):
         return ()
+    return _suspend_debit(fact, at_ms)
+
+
+def _suspend_debit(
+    fact: PaymentFailed | CreditRefused | RefundProcessed | RefundFailed, at_ms: int
+) -> Sequence[Event]:
+    order = fact.order
     return (
         DebitSuspended(
             order=order,
@@ -631,7 +681,17 @@ def _suspend(rows: Rows, fact: RefundFailed, at_ms: int) -> Sequence[Event]:
             at_ms=at_ms,
             steps=traced(fact.steps, "debit", SERVICE, "suspended", at_ms),
         ),
+        _opened_item(fact, SuspenseKind.DEBIT, order.source_account_id, at_ms),
     )
+
+
+def _opened_item(
+    fact: PaymentFailed | CreditRefused | RefundProcessed | RefundFailed,
+    kind: SuspenseKind,
+    account_id: str | None,
+    at_ms: int,
+) -> SuspenseOpened:
+    return suspense.opened(account_id or "", kind, fact.order, fact.reason, at_ms)
 
 
 def _is_lost(rows: Rows, fact: RefundFailed) -> bool:
@@ -657,6 +717,7 @@ def _suspend_credit(rows: Rows, fact: RefundFailed, at_ms: int) -> Sequence[Even
             at_ms=at_ms,
             steps=traced(fact.steps, "credit", SERVICE, "suspended", at_ms),
         ),
+        _opened_item(fact, SuspenseKind.CREDIT, order.destination_account_id, at_ms),
     )
 
 
@@ -669,10 +730,8 @@ def _pay_suspended(
         return ()
     if account is None or order.destination_account_id != command.account_id:
         return _refuse(command, Reason.NOT_SUSPENDED, at_ms)
-    if (reason := account.unusable(order.currency)) is not None:
+    if (reason := suspense.untakeable(account, order)) is not None:
         return _refuse(command, reason, at_ms)
-    if account.balances[order.currency] + order.amount_minor > BALANCE_LIMIT_MINOR:
-        return _refuse(command, Reason.BALANCE_LIMIT, at_ms)
     return (
         SuspensePaid(
             order=order,
@@ -680,10 +739,17 @@ def _pay_suspended(
             balances=(_moved(account, order.currency, order.amount_minor),),
             at_ms=at_ms,
         ),
+        *_ended_item(rows, command, SuspenseAction.PAY, at_ms),
     )
 
 
 def _return_suspended(rows: Rows, command: ReturnSuspended, at_ms: int) -> Sequence[Event]:
+    """To the account that it came from, and no questions asked."""
+    item: SuspenseItem | None = rows.get(suspense.item_key(_item_of(command)))
+    if item is not None and item.status is SuspenseStatus.PAYING:
+        return _refuse(command, Reason.IN_FLIGHT, at_ms)
+    if item is not None and suspense.went_elsewhere(item):
+        return _refuse(command, Reason.SUSPENSE_RESOLVED, at_ms)
     suspended: SuspendedCredit | None = rows.get(suspended_key(command.transaction_id))
     if suspended is not None:
         return _pay_suspended(rows, command, suspended, at_ms)
@@ -693,7 +759,89 @@ def _return_suspended(rows: Rows, command: ReturnSuspended, at_ms: int) -> Seque
     if leg is None or leg.suspended is None or leg.account_id != command.account_id:
         return _refuse(command, Reason.NOT_SUSPENDED, at_ms)
     fact = leg.suspended
-    return _reverse(rows, fact.order, fact.reason, SUSPENSE, fact.steps, at_ms)
+    if not _has_room(rows, fact.order):
+        return _refuse(command, Reason.BALANCE_LIMIT, at_ms)
+    back = _reverse(rows, fact.order, fact.reason, SUSPENSE, fact.steps, at_ms)
+    return (*back, *_ended_item(rows, command, SuspenseAction.RETURN, at_ms))
+
+
+def _item_of(command: ReturnSuspended) -> str:
+    return f"{command.account_id}.{command.transaction_id}"
+
+
+def _ended_item(
+    rows: Rows, command: ReturnSuspended, action: SuspenseAction, at_ms: int
+) -> Sequence[Event]:
+    """The item's end by that command; what was suspended before there were items has none."""
+    item: SuspenseItem | None = rows.get(suspense.item_key(_item_of(command)))
+    if item is None:
+        return ()
+    word = replace(
+        suspense.word_of(replace(item, action=action)),
+        resolution_id="",
+        to_account_id=None,
+        note="",
+        actor_id=command.actor_id,
+        request_hash="",
+    )
+    return (suspense.settle(item, word, at_ms),)
+
+
+def _resolve(rows: Rows, command: ResolveSuspense, at_ms: int) -> Sequence[Event]:
+    """Settled or never under this id: the first word on it stands."""
+    done: SuspenseResolution | None = rows.get(suspense.resolution_key(command.resolution_id))
+    if done is not None:
+        same = (done.suspense_id, done.request_hash) == (command.suspense_id, command.request_hash)
+        return () if same else _refuse(command, Reason.IDEMPOTENCY_MISMATCH, at_ms)
+    item: SuspenseItem | None = rows.get(suspense.item_key(command.suspense_id))
+    if (reason := suspense.unresolvable(item, command)) is not None or item is None:
+        return (suspense.refuse(item, command, reason or Reason.NOT_SUSPENDED, at_ms),)
+    match command.action:
+        case SuspenseAction.PAY:
+            return (suspense.pay(item, command, at_ms),)
+        case SuspenseAction.RETURN:
+            return _return(rows, item, command, at_ms)
+        case SuspenseAction.RECOVER | SuspenseAction.WRITE_OFF:
+            return (suspense.settle(item, command, at_ms),)
+        case _:
+            assert_never(command.action)
+
+
+def _return(
+    rows: Rows, item: SuspenseItem, command: ResolveSuspense, at_ms: int
+) -> Sequence[Event]:
+    leg: Leg = rows[leg_key(item.order.transaction_id, Side.SOURCE)]
+    fact = leg.suspended
+    assert fact is not None, f"{item} is open and its leg is not suspended"
+    if not _has_room(rows, fact.order):
+        return (suspense.refuse(item, command, Reason.BALANCE_LIMIT, at_ms),)
+    back = _reverse(rows, fact.order, fact.reason, SUSPENSE, fact.steps, at_ms)
+    return (*back, suspense.settle(item, command, at_ms))
+
+
+def _pay_out(rows: Rows, fact: SuspensePayoutOrdered, at_ms: int) -> Sequence[Event]:
+    """Taken or never, in this attempt: the account decides once."""
+    if suspense.payout_key(fact.suspense_id, fact.attempt) in rows:
+        return ()
+    account: Account | None = rows.get(account_key(fact.to_account_id))
+    order = fact.order
+    if (reason := suspense.untakeable(account, order)) is not None or account is None:
+        return (suspense.not_taken(fact, reason or Reason.ACCOUNT_NOT_FOUND, at_ms),)
+    balance = _moved(account, order.currency, order.amount_minor)
+    return (suspense.taken(fact, balance, at_ms),)
+
+
+def _paid_out(
+    rows: Rows, fact: SuspensePaid | SuspensePayoutRefused, at_ms: int
+) -> Sequence[Event]:
+    """What the account said that was to take it: the item is settled, or open again."""
+    item = suspense.paying(rows, fact)
+    if item is None:
+        return ()
+    word = suspense.word_of(item)
+    if isinstance(fact, SuspensePayoutRefused):
+        return (suspense.refuse(item, word, fact.reason, at_ms),)
+    return (suspense.settle(item, word, at_ms),)
 
 
 def _cancel(rows: Rows, fact: CancelRequested, at_ms: int) -> Sequence[Event]:
@@ -930,8 +1078,20 @@ def evolve(rows: Rows, event: Event) -> Changes:  # noqa: C901 - a case an event
             key = leg_key(event.order.transaction_id, Side.SOURCE)
             lost = replace(rows[key], state=LegState.LOST)  # its leaving was asked for before
             return {key: lost, **post_system(rows, event.postings)}
-        case CreditSuspended() | SuspensePaid():
-            return _suspended(rows, event)
+        case CreditSuspended():
+            return _suspended(rows, event, paid=False)
+        case SuspensePaid():
+            return _suspense_paid(rows, event)
+        case SuspenseOpened():
+            return suspense.item_of(event)
+        case SuspensePayoutOrdered():
+            return suspense.ordered(rows, event)
+        case SuspensePayoutRefused():
+            return suspense.answered(rows, event)
+        case SuspenseResolved():
+            return _resolved(rows, event)
+        case SuspenseResolutionRefused():
+            return suspense.refused(rows, event)
         case AccountOpened():
             return {account_key(event.account_id): _opened(event)}
         case AccountFrozen():
@@ -1034,23 +1194,39 @@ def _passed_on(
     }
 
 
-def _suspended(rows: Rows, event: CreditSuspended | SuspensePaid) -> Changes:
-    paid = isinstance(event, SuspensePaid)
+def _suspended(
+    rows: Rows, event: CreditSuspended | SuspensePaid, *, paid: bool
+) -> dict[RowKey, Any]:
     key = suspended_key(event.order.transaction_id)
-    changes: dict[RowKey, Any] = {
+    return {
         key: SuspendedCredit(order=event.order, paid=paid),
         **post_system(rows, event.postings),
     }
-    if paid:
-        balance = event.balances[-1]
-        account: Account = rows[account_key(balance.account_id)]
-        balances = {**account.balances, balance.currency: balance.after_minor}
-        changes[account_key(balance.account_id)] = _changed(
-            account, balances, 0, balance.version, event.at_ms
-        )
-        due, expiry = forget(rows, event.at_ms, key)
-        changes[due] = expiry
-    return changes
+
+
+def _suspense_paid(rows: Rows, event: SuspensePaid) -> Changes:
+    """The account with the amount, and that this attempt is over."""
+    balance = event.balances[-1]
+    account: Account = rows[account_key(balance.account_id)]
+    balances = {**account.balances, balance.currency: balance.after_minor}
+    changed = _changed(account, balances, 0, balance.version, event.at_ms)
+    if event.attempt:
+        said = {**suspense.answered(rows, event), **post_system(rows, event.postings)}
+        return {**said, account_key(balance.account_id): changed}
+    due, expiry = forget(rows, event.at_ms, suspended_key(event.order.transaction_id))
+    said = {**_suspended(rows, event, paid=True), due: expiry}
+    return {**said, account_key(balance.account_id): changed}
+
+
+def _resolved(rows: Rows, event: SuspenseResolved) -> Changes:
+    """The item at its end, and the credit: a late fact finds that it was suspended before."""
+    posted = post_system(rows, event.postings)
+    key = suspended_key(event.order.transaction_id)
+    credit: SuspendedCredit | None = rows.get(key)
+    if credit is None or credit.paid:
+        return {**suspense.resolved(rows, event), **posted}
+    paid = replace(credit, paid=True)
+    return {**suspense.resolved(rows, event, key), key: paid, **posted}
 
 
 def _legs_closed(rows: Rows, legs: Sequence[SourceLeg], at_ms: int) -> Changes:
@@ -1162,14 +1338,27 @@ def keys(message: Message | Event) -> Sequence[RowKey]:  # noqa: C901 - a case a
                 account_key(message.account_id),
                 leg_key(message.transaction_id, Side.SOURCE),
                 suspended_key(message.transaction_id),
+                suspense.item_key(_item_of(message)),
             )
+        case ResolveSuspense():
+            transaction_id = message.suspense_id.rpartition(".")[2]
+            leg = leg_key(transaction_id, Side.SOURCE)
+            resolution = suspense.resolution_key(message.resolution_id)
+            item = suspense.item_key(message.suspense_id)
+            return (account_key(message.account_id), leg, item, resolution)
+        case SuspenseOpened():
+            return (suspense.item_key(message.suspense_id),)
+        case SuspensePayoutOrdered() | SuspensePaid() | SuspensePayoutRefused():
+            return _payout_keys(message)
+        case SuspenseResolved() | SuspenseResolutionRefused():
+            return _resolution_keys(message)
         case LegsForgotten():
             return message.due
         case AccountCommandRefused():
             return ()
         case CancelRequested():
             return _saga_keys(message.order, ())
-        case RefundFailed() | CreditSuspended() | SuspensePaid():
+        case RefundFailed() | CreditSuspended():
             postings = getattr(message, "postings", ())
             suspended = suspended_key(message.order.transaction_id)
             saga_keys = _saga_keys(message.order, postings)
@@ -1177,6 +1366,31 @@ def keys(message: Message | Event) -> Sequence[RowKey]:  # noqa: C901 - a case a
         case _:
             expiry = expiry_key(message.at_ms)
             return (*_saga_keys(message.order, getattr(message, "postings", ())), expiry)
+
+
+def _payout_keys(
+    message: SuspensePayoutOrdered | SuspensePaid | SuspensePayoutRefused,
+) -> Sequence[RowKey]:
+    """Of the item and of the account that is to take it: one may be in another partition."""
+    item = suspense.item_key(message.suspense_id)
+    payout = suspense.payout_key(message.suspense_id, message.attempt)
+    common = (item, payout, expiry_key(message.at_ms))
+    resolution = suspense.resolution_key(message.resolution_id)
+    if not isinstance(message, SuspensePaid):
+        return (*common, resolution, account_key(message.to_account_id))
+    accounts = (account_key(balance.account_id) for balance in message.balances)
+    suspended = suspended_key(message.order.transaction_id)
+    return (*common, resolution, suspended, *accounts, *system_keys(message.postings))
+
+
+def _resolution_keys(event: SuspenseResolved | SuspenseResolutionRefused) -> Sequence[RowKey]:
+    item = suspense.item_key(event.suspense_id)
+    resolution = suspense.resolution_key(event.resolution_id)
+    found = (item, resolution, expiry_key(event.at_ms))
+    if isinstance(event, SuspenseResolutionRefused):
+        return found
+    suspended = suspended_key(event.order.transaction_id)
+    return (*found, suspended, *system_keys(event.postings))
 
 
 def _tick_keys(tick: Tick) -> Sequence[RowKey]:
@@ -1203,8 +1417,12 @@ def _saga_keys(order: Order, postings: Sequence[Posting]) -> Sequence[RowKey]:
 
 def aggregate_id(event: Event) -> str:
     match event:
-        case AccountCredited() | CreditRefused() | CreditSuspended() | SuspensePaid():
+        case AccountCredited() | CreditRefused() | CreditSuspended():
             return event.order.destination_account_id or ""
+        case SuspensePaid():
+            return event.balances[-1].account_id
+        case SuspensePayoutRefused():
+            return event.to_account_id
         case CancelTooLate():
             order = event.order
             return order.source_account_id or order.destination_account_id or ""
@@ -1224,9 +1442,21 @@ ACCOUNT = Decider(
     service=SERVICE,
     messages=get_args(Message),
     events=get_args(Event),
-    rows=(Account, Leg, Hold, SuspendedCredit, SystemBalance, Due, Expiry),
+    rows=(
+        Account,
+        Leg,
+        Hold,
+        SuspendedCredit,
+        SuspenseItem,
+        SuspenseResolution,
+        SuspensePayout,
+        SystemBalance,
+        Due,
+        Expiry,
+    ),
     keys=keys,
     decide=decide,
     evolve=evolve,
     aggregate_id=aggregate_id,
+    indexes=(DUE, SUSPENDED),
 )

@@ -120,6 +120,8 @@ TITLES: dict[Reason, str] = {
     Reason.SETTLEMENT_NOT_FOUND: "There is no such settlement",
     Reason.SETTLEMENT_OPEN: "The settlement is not closed yet",
     Reason.SETTLEMENT_RECONCILED: "A statement agrees with the settlement already",
+    Reason.SUSPENSE_MISMATCH: "What is suspended has another amount or currency, or can't be settled so",
+    Reason.SUSPENSE_RESOLVED: "This is in suspense no more: someone settled it",
     Reason.TEMPLATE_DATA_MISSING: "The template needs data that was not given",
     Reason.TEMPLATE_NOT_FOUND: "There is no such template",
     Reason.TOKEN_INVALID: "The mailed token is wrong, was used, or its time is over",

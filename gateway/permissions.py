@@ -20,6 +20,7 @@ class Permission(StrEnum):
     OWN = "own"
     READ_ANY = "read_any"  # users, accounts, transactions of anybody
     MOVE_ANY = "move_any"  # money on any account; deposits, rates, settlements
+    SETTLE_SUSPENSE = "settle_suspense"  # say where money belongs that waits for a person
     FREEZE = "freeze"  # accounts
     READ_RISK = "read_risk"  # reviews, blacklist
     ASK_RISK = "ask_risk"  # what an order would score
@@ -42,6 +43,7 @@ PERMISSIONS: Mapping[Permission, frozenset[Role]] = {
     Permission.OWN: frozenset(Role),
     Permission.READ_ANY: _STAFF,
     Permission.MOVE_ANY: _MONEY,
+    Permission.SETTLE_SUSPENSE: frozenset({Role.OPERATOR, Role.ADMIN}),
     Permission.FREEZE: _MONEY | {Role.COMPLIANCE},
     Permission.READ_RISK: _OFFICERS | {Role.SUPPORT},
     Permission.ASK_RISK: _MONEY | _OFFICERS | {Role.SUPPORT},

@@ -19,6 +19,7 @@ from domain.reporting import Status as ReportStatus
 from domain.risk import ReviewStatus
 from domain.saga import TransactionType
 from domain.settlement import Status as SettlementStatus
+from domain.suspense import SuspenseKind, SuspenseStatus
 from domain.transaction import Status as TransactionStatus
 from domain.user import Role
 from gateway import (
@@ -56,6 +57,8 @@ from gateway import (
     settlement_models,
     settlements,
     statements,
+    suspense,
+    suspense_models,
     transactions,
     user_models,
     users,
@@ -156,6 +159,7 @@ TRANSACTION = "/api/transactions/{transaction_id}"
 METHOD = "/api/payment-methods/{payment_method_id}"
 PAYMENT = "/api/payments/{payment_id}"
 SETTLEMENT = "/api/settlements/{settlement_id}"
+SUSPENSE = "/api/suspense/{suspense_id}"
 REPORT = "/api/reports/{report_id}"
 SCHEDULE = "/api/report-schedules/{schedule_id}"
 REVIEW = "/api/risk/reviews/{review_id}"
@@ -846,6 +850,38 @@ ROUTES: tuple[Route, ...] = (
         file=("application/xml", "text/csv"),
         answers={200: settlement_models.Settlement, 202: answers.Accepted},
         command=True,
+    ),
+    _get(
+        "/api/suspense",
+        suspense.listing,
+        "Money that waits for a person",
+        suspense_models.SuspendedItems,
+        roles=auth.STAFF_READS,
+        query={
+            **PAGE,
+            **FIELDS,
+            "status": "open, paying, paid, returned, recovered or written_off; without it what stands",
+            "kind": "credit, debit or loss",
+            "currency": "ISO 4217 code",
+        },
+        choices={"status": tuple(SuspenseStatus), "kind": tuple(SuspenseKind)},
+    ),
+    _get(
+        SUSPENSE,
+        suspense.get,
+        "One amount in suspense, and what became of it",
+        suspense_models.Suspended,
+        roles=auth.STAFF_READS,
+        query=FIELDS,
+    ),
+    _command(
+        f"{SUSPENSE}/resolve",
+        suspense.resolve,
+        "Pay it, give it back, note that it was recovered, or write it off",
+        suspense_models.Resolution,
+        {200: suspense_models.Suspended},
+        roles=auth.SUSPENSE_WORD,
+        money=True,
     ),
     _get(
         "/api/reports",

@@ -26,6 +26,7 @@ ROOT = "streambank"
 SHARED = "saga"
 MODULES = {  # of what stands in more files than the one that is named like it
     SHARED: ("saga", "decider", "ledger"),
+    "account": ("account", "suspense"),
     "notification": (
         "notification",
         "notification_rows",

@@ -403,7 +403,7 @@ def said(service: str, event: Any, headers: Mapping[str, bytes], place: tuple[in
 def entries(event_id: str, event: Any) -> Iterator[Entry]:
     """The ledger entries of a fact that moves money; none of any other."""
     postings: Sequence[Any] = getattr(event, "postings", ())
-    moved = event.balances if postings else ()
+    moved = getattr(event, "balances", ()) if postings else ()  # of system accounts alone: none
     balances = {(one.account_id, one.currency): one.before_minor for one in moved}
     for number, posting in enumerate(postings):
         place = posting.account, posting.currency

@@ -72,6 +72,7 @@ from domain.saga import (
     undoes,
 )
 from domain.settlement import SettlementRunRequested
+from domain.suspense import SuspensePaid, SuspensePayoutOrdered, SuspensePayoutRefused
 from domain.user import AddressClaimed, AddressReserved, EmailChanged, RolesSet, UserRegistered
 
 
@@ -236,6 +237,11 @@ def _paid(fact: CreditRefused) -> bool:
     return fact.order.rail is Rail.EXTERNAL
 
 
+def _was_ordered(fact: SuspensePaid) -> bool:
+    """Paid elsewhere than where it stood."""
+    return fact.attempt > 0
+
+
 def _is_going_on(fact: StatementPartSwept) -> bool:
     return not fact.done
 
@@ -347,6 +353,10 @@ SUBSCRIPTIONS: tuple[Subscription, ...] = (
     _on(RefundProcessed, TRANSACTION, ORDER, _ends_by_rail),
     _on(RefundFailed, ACCOUNT, DESTINATION, _charges),
     _on(CreditSuspended, TRANSACTION, ORDER),
+    # what is in suspense is to be paid to an account, which answers where it stands
+    _on(SuspensePayoutOrdered, ACCOUNT, "to_account_id"),
+    _on(SuspensePaid, ACCOUNT, "account_id", _was_ordered),
+    _on(SuspensePayoutRefused, ACCOUNT, "account_id"),
     # a refund that is ordered: reserved of its payment, debited, then asked of the rail
     _on(RiskApproved, PAYMENT, ORIGINAL, _refunds),
     _on(RefundReserved, ACCOUNT, SOURCE),

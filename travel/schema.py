@@ -41,6 +41,7 @@ from domain.services import DECIDERS
 from domain.session import Session
 from domain.settlement import Batch, BatchBreak, Book, Item
 from domain.settlement import home_of as book_of
+from domain.suspense import SuspenseItem, SuspensePayout, SuspenseResolution
 from domain.transaction import Reversal, Transaction
 from domain.user import AccountList, ListedAccount
 
@@ -277,12 +278,39 @@ TABLES: tuple[Table, ...] = (
         aggregate=None,
     ),
     Table(
+        name="suspense",
+        service="account",
+        row=SuspenseItem,
+        prefix="suspense/",
+        key=("suspense_id",),
+        about="what waits for a person, and what that person said of it",
+        aggregate=_before_point,
+    ),
+    Table(
+        name="suspense_resolutions",
+        service="account",
+        row=SuspenseResolution,
+        prefix="resolution/",
+        key=("resolution_id",),
+        about="words on what is in suspense: the first on each id stands",
+        aggregate=None,
+    ),
+    Table(
+        name="suspense_payouts",
+        service="account",
+        row=SuspensePayout,
+        prefix="payout/",
+        key=("suspense_id", "attempt"),
+        about="which account was asked to take what is in suspense, and whether it did",
+        aggregate=None,
+    ),
+    Table(
         name="ledger",
         service="account",
         row=SystemBalance,
         prefix="ledger/",
         key=("account", "currency"),
-        about="system accounts: each partition's share, so sum them",
+        about="system accounts: each partition's share, so sum them, and carried × 10^18 too where it is not 0",
         aggregate=None,
     ),
     Table(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
 FINALS = {"TransactionCompleted", "TransactionFailed", "TransactionCancelled"}
-SYSTEM = {"clearing", "world", "fees", "position", "rounding", "suspense"}
+SYSTEM = {"clearing", "world", "fees", "position", "rounding", "suspense", "written_off"}
 
 
 Money: TypeAlias = "defaultdict[tuple[str, str], int]"  # minor units by account and currency

@@ -26,7 +26,6 @@ from domain.account import (
     FreezeAccount,
     LegState,
     OpenAccount,
-    ReturnSuspended,
     UnfreezeAccount,
 )
 from domain.blacklist import AddToBlacklist, BlacklistKind, RemoveFromBlacklist
@@ -57,7 +56,7 @@ from domain.decider import (
     handle,
 )
 from domain.holds import Hold, HoldPlaced, HoldStatus, PlaceHold, VoidHold
-from domain.ledger import CLEARING, FEES, POSITION, ROUNDING, SUSPENSE, sums, trial_balance
+from domain.ledger import CLEARING, FEES, POSITION, ROUNDING, sums, trial_balance
 from domain.notification import NotificationRequested
 from domain.notification_delivery import (
     KEEP,
@@ -87,7 +86,6 @@ from domain.risk import DecideReview, ReviewStatus
 from domain.saga import (
     AccountDebited,
     DebitReversed,
-    LossSuspended,
     Order,
     PaymentRequested,
     Rail,
@@ -105,9 +103,15 @@ from domain.saga import (
 )
 from domain.services import DECIDERS
 from domain.session import EXPIRED
+from domain.suspense import ResolveSuspense, SuspensePaid
 from domain.transaction import CancelTransaction, CreateTransaction
 from domain.user import RegisterUser, Role
-from tests.domain import simulated_people, simulated_risk, simulated_settlement
+from tests.domain import (
+    simulated_people,
+    simulated_risk,
+    simulated_settlement,
+    simulated_suspense,
+)
 from topics.subscriptions import (
     EMAIL,
     EVERY,
@@ -146,6 +150,7 @@ class Odds:
     lost: float
     stall: float
     jump: float
+    stubborn: float  # the rail keeps what it should give back, and moves what it said no to
 
     @classmethod
     def drawn(cls, chance: random.Random) -> Odds:
@@ -156,6 +161,7 @@ class Odds:
             lost=chance.choice((0, 0.2)),
             stall=chance.choice((0, 0.02)),
             jump=chance.choice((0, 0.01, 0.05)),
+            stubborn=chance.choice((0.1, 0.3, 0.3, 0.9)),
         )
 
 
@@ -197,6 +203,7 @@ class Bank:
         self.books = RailBooks()
         self.orders: dict[str, CreateTransaction] = {}
         self.holds: dict[str, PlaceHold] = {}
+        self.words: dict[str, ResolveSuspense] = {}  # on what is in suspense: the first of each id
         self.quotes: dict[str, RequestQuote] = {}
         self.rates = 0  # how often they were set
         self.logins: dict[str, dict[str, list[str]]] = {}  # by person and session: tokens given
@@ -312,7 +319,8 @@ class Bank:
             operation, key = RailOperation.REFUND, request.refund_id
             yes, no = self.books.refunded, self.books.kept
         if key not in yes | no:
-            (yes if chance.random() < 0.7 else no).add(key)
+            refuses = 0.3 if operation is RailOperation.PAY else self.odds.stubborn
+            (no if chance.random() < refuses else yes).add(key)
         if chance.random() < self.odds.lost:
             return
         outcome = RailOutcome.APPROVED if key in yes else RailOutcome.DECLINED
@@ -321,7 +329,11 @@ class Bank:
         self.answer(request, operation, outcome)
         if chance.random() < 0.2:
             self.answer(request, operation, outcome)
-        if operation is RailOperation.PAY and key in no and chance.random() < 0.1:
+        if (
+            operation is RailOperation.PAY
+            and key in no
+            and chance.random() < self.odds.stubborn / 3
+        ):
             no.discard(key)  # it said no and then moved the money all the same
             yes.add(key)
             self.answer(request, operation, RailOutcome.APPROVED)
@@ -723,6 +735,8 @@ def act(bank: Bank) -> None:  # noqa: C901 - a case an action
         be_told(bank, chance.choice(PEOPLE))
     if chance.random() < 0.15:
         simulated_settlement.act(bank)
+    if chance.random() < 0.2:
+        simulated_suspense.act(bank, (*ACCOUNTS, NOWHERE))
     match chance.randrange(40):
         case 0 | 1 | 2 | 3 | 4 | 5 | 16:
             order(bank)
@@ -1028,23 +1042,6 @@ def decide_reviews(bank: Bank) -> None:
             bank.send("risk", row.order.owner_id, command)
 
 
-def return_suspended(bank: Bank) -> None:
-    for _, row in [*bank.all_rows("account")]:
-        if isinstance(row, account.Leg) and row.suspended is not None:
-            command = ReturnSuspended(
-                account_id=row.account_id,
-                transaction_id=row.suspended.order.transaction_id,
-                actor_id="ops",
-            )
-            bank.send("account", row.account_id, command)
-        elif isinstance(row, account.SuspendedCredit) and bank.chance.random() < 0.7:
-            account_id = row.order.destination_account_id or ""
-            command = ReturnSuspended(
-                account_id=account_id, transaction_id=row.order.transaction_id, actor_id="ops"
-            )
-            bank.send("account", account_id, command)
-
-
 def run(
     seed: int,
     deciders: Mapping[str, Decider] = DECIDERS,
@@ -1062,7 +1059,12 @@ def run(
     bank.send("currency", RATES, ScheduleFeed(every_s=0, actor_id="ops"))
     simulated_settlement.end(bank)
     bank.settle()
-    return_suspended(bank)
+    for _ in range(bank.chance.randrange(8)):
+        simulated_suspense.act(bank, (*ACCOUNTS, NOWHERE))
+        for _ in range(bank.chance.randrange(4)):
+            bank.step()
+    bank.settle()
+    simulated_suspense.end(bank)
     for currency in CURRENCIES:
         reconcile(bank, currency, "last")
     bank.settle()
@@ -1155,19 +1157,7 @@ def check_money(bank: Bank) -> None:
     for (name, currency), minor in trial.items():
         by_currency[currency] += minor
         expect(name != CLEARING or minor == 0, f"{name}: {minor} {currency}")
-    suspended = [row for row in rows if isinstance(row, account.SuspendedCredit)]
-    for currency in CURRENCIES:
-        open_minor = sum(
-            row.order.amount_minor
-            for row in suspended
-            if not row.paid and row.order.currency == currency
-        )
-        open_minor -= sum(
-            event.order.amount_minor
-            for event in bank.all_events("account")
-            if isinstance(event, LossSuspended) and event.order.currency == currency
-        )
-        expect(trial.get((SUSPENSE, currency), 0) == open_minor, f"suspense: {trial}")
+    simulated_suspense.check(bank, trial, expect)
     expect(not any(by_currency.values()), f"trial balance: {trial}")
     expected: defaultdict[tuple[str | None, str], int] = defaultdict(int)
     for event in bank.finals():
@@ -1183,9 +1173,9 @@ def check_money(bank: Bank) -> None:
         wanted = expected[FEES, currency]
         expect(earned_minor == wanted, f"fees: {earned_minor}, not {wanted} {currency}")
     for event in bank.all_events("account"):
-        if isinstance(event, account.SuspensePaid):
+        if isinstance(event, SuspensePaid):
             order = event.order
-            expected[order.destination_account_id, order.currency] += order.amount_minor
+            expected[event.balances[-1].account_id, order.currency] += order.amount_minor
     for row in rows:
         if isinstance(row, account.Account):
             for currency, minor in row.balances.items():
@@ -1413,6 +1403,8 @@ def check_repeats(bank: Bank) -> None:
         bank.send("transaction", command.transaction_id, command)
     for hold in bank.holds.values():
         bank.send("account", hold.account_id, hold)
+    for word in bank.words.values():
+        bank.send("account", word.account_id, word)
     for event in [*bank.all_events("currency")]:
         if isinstance(event, QuoteIssued):
             bank.send("currency", event.quote_id, bank.quotes[event.quote_id])
@@ -1440,8 +1432,7 @@ def check_forgetting(bank: Bank) -> None:
     stay += ("recipient/", "listing/", "accounts-of/", "account-of/", "has-account/")
     stay += ("rate/", "rate-board/", "rate-applied/", "rate-feed/")
     stay += ("method/", "methods/", "bookings/")
-    open_credits = [k for k, row in bank.all_rows("account") if getattr(row, "paid", None) is False]
-    stay += tuple(open_credits)
+    stay += simulated_suspense.open_keys(bank)
     stay += ("sessions-of/", "session-slot/", "mailed/", "kyc/", "kyc-open/")
     left = [key for rows in bank.rows.values() for key in rows if not key.startswith(stay)]
     expect(not left, f"never forgotten: {left}")

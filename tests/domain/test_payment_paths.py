@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from domain.account import ReturnSuspended, SuspensePaid, UnfreezeAccount
+from domain.account import ReturnSuspended, UnfreezeAccount
 from domain.payment_methods import MethodStatus, RemovePaymentMethod
 from domain.payment_rail import NotifyPayment, ProviderNoticeRefused, RailOperation, RailOutcome
 from domain.payment_refunds import refundable_minor
@@ -22,6 +22,7 @@ from domain.saga import (
     TransactionCreated,
     TransactionFailed,
 )
+from domain.suspense import SuspensePaid
 from tests.domain.scenario import (
     IBAN,
     Request,

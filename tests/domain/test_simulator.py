@@ -38,6 +38,13 @@ from domain.saga import (
     TransactionType,
 )
 from domain.services import DECIDERS
+from domain.suspense import (
+    ResolveSuspense,
+    SuspensePayoutOrdered,
+    SuspensePayoutRefused,
+    SuspenseStatus,
+    item_key,
+)
 from tests.domain.simulator import run
 
 SEEDS = int(os.environ.get("STREAMBANK_SEEDS", "2000"))
@@ -284,6 +291,24 @@ def leaves_out_what_comes_late(rows: Rows, message: Any, at_ms: int) -> Sequence
     return settlement.decide(rows, message, at_ms)
 
 
+def takes_it_again(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, SuspensePayoutOrdered):
+        rows = Blind(rows, lambda key: key.startswith("payout/"))
+    return account.decide(rows, message, at_ms)
+
+
+def settles_what_is_settled(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, ResolveSuspense) and (key := item_key(message.suspense_id)) in rows:
+        rows = {**dict(rows.items()), key: replace(rows[key], status=SuspenseStatus.OPEN)}
+    return account.decide(rows, message, at_ms)
+
+
+def never_opens_again(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
+    if isinstance(message, SuspensePayoutRefused):
+        return ()
+    return account.decide(rows, message, at_ms)
+
+
 def never_runs(rows: Rows, message: Any, at_ms: int) -> Sequence[Any]:
     said = reporting.decide(rows, message, at_ms)
     return [
@@ -327,6 +352,9 @@ CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
         "settlement",
         {"decide": leaves_out_what_comes_late},
     ),
+    "what is in suspense is paid twice": ("account", {"decide": takes_it_again}),
+    "what is settled is settled again": ("account", {"decide": settles_what_is_settled}),
+    "what one account refused is stuck": ("account", {"decide": never_opens_again}),
     "a planned report is not made": ("reporting", {"decide": never_runs}),
     "a failure heard twice frees the limit twice": ("risk", {"evolve": frees_the_limit_again}),
 }
