@@ -222,12 +222,14 @@ class Consumer(Service, ConsumerT):
         if self._consumer is not None:
             await self._call(self._consumer.close)
         self._drop_assignment()
+        loop = asyncio.get_running_loop()
         if self._standby is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._standby.stop)
+            await loop.run_in_executor(None, self._standby.stop)
+        # a restore that was cancelled looks at its token soon; until then it may open and write stores
+        await loop.run_in_executor(None, self._restorer.shutdown)
         for store in self._stores.values():
             store.close()
         self._thread.shutdown(wait=False)
-        self._restorer.shutdown(wait=False)
 
     async def finish(self) -> None:
         """Let the running cycle end and begin no other."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import streaming.consumer
 from streaming.rocks import RocksStore
 from tests.streaming.kit import create, rows, running, until, wait_until, write
 from tests.streaming.test_cycle import adder
@@ -67,6 +70,36 @@ def test_a_member_with_a_name_of_its_own_is_back_without_a_rebalance(
     assert two.text.count("ready with") == before
     assert again.text.count("ready with") == 1
     check(bootstrap, name, 2)
+
+
+async def test_a_restore_that_was_cut_off_leaves_the_files_to_who_comes_next(
+    bootstrap: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker is told to stop between its look at the offsets and the opening of its files."""
+    name = f"{prefix}cut"
+    create(bootstrap, f"{name}.in", f"{name}.out")
+    looked, go_on = threading.Event(), threading.Event()
+    look = streaming.consumer.stable_offsets
+
+    def slow(*args: Any) -> Any:
+        found = look(*args)
+        looked.set()
+        assert go_on.wait(20)
+        return found
+
+    monkeypatch.setattr(streaming.consumer, "stable_offsets", slow)
+    driver = {"store": "rocksdb", "state_dir": tmp_path}
+    first, then = (adder(name, bootstrap, **driver) for _ in range(2))
+    await first.start()
+    await until(looked.is_set)
+    stopping = asyncio.create_task(first.stop())
+    await asyncio.sleep(0.5)  # as far as it comes
+    go_on.set()
+    await stopping
+    async with running(then):
+        write(bootstrap, f"{name}.in", [(b"k", b"1")])
+        await until(lambda: rows(bootstrap, f"{name}-sums-changelog") == {(0, b"k"): b"1"})
+    assert first.failure is None
 
 
 def haunt(state: Path, age_s: float) -> None:
