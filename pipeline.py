@@ -73,6 +73,7 @@ from domain.user import RegisterUser, Role, UserCommandRefused, UserRegistered
 from proof import chain
 from proof import stores as stores_proof
 from proof.fold import expected
+from proof.mend import LEFT_S, Mend, NoFold, Running
 from proof.positions import status
 from proof.reader import Reader
 from proof.rebuild import CutOff, Rebuild
@@ -264,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(exc))
     except (CutOff, Lost, OtherSchema, Unanswered, Unavailable) as exc:
         return _fail(str(exc))
-    except (topics_apply.TopicMismatch, BadMoment, Refused, TooLarge) as exc:
+    except (topics_apply.TopicMismatch, BadMoment, NoFold, Refused, Running, TooLarge) as exc:
         return _fail(str(exc))
     except KafkaException as exc:
         said = exc.args[0]
@@ -380,6 +381,18 @@ def verify(settings: Settings, options: argparse.Namespace) -> int:
     if not options.service:
         right = asyncio.run(_verify_stores(settings, codec)) and right
     return 0 if right else 1
+
+
+def tables(settings: Settings, options: argparse.Namespace) -> int:
+    names = _chosen(options.services or ["all"], tuple(SERVICES))
+    _reach_broker(settings)
+    run = Mend(settings.kafka, installation(settings), _codec(settings), _show)
+    try:
+        written = sum(run.run(SERVICES[name].decider, options.wait) for name in names)
+    finally:
+        run.close()
+    _show(f"{written:,} rows written anew")
+    return 0
 
 
 async def _verify_stores(settings: Settings, codec: Codec) -> bool:
@@ -773,6 +786,14 @@ def _parser() -> argparse.ArgumentParser:
     add_rebuild = actions.add_parser("rebuild", help=about, description=about)
     add_rebuild.add_argument("store", choices=STORES)
     add_rebuild.add_argument("table", nargs="?", choices=TABLES, help="only this one")
+
+    about = "write the rows that differ from what the events say; no worker of theirs may run"
+    add_tables = add("tables", tables, "make the services' tables what their events say")
+    actions = add_tables.add_subparsers(required=True, dest="action", metavar="ACTION")
+    add_rebuild = actions.add_parser("rebuild", help=about, description=about)
+    add_rebuild.add_argument("services", nargs="*", metavar="SERVICE", help=", ".join(SERVICES))
+    left = "for workers that ended a moment ago to leave their group"
+    add_rebuild.add_argument("--wait", type=float, default=LEFT_S, metavar="SECONDS", help=left)
 
     add_verify = add("verify", verify, "compute all state again from the logs and compare")
     add_verify.add_argument(

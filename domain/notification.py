@@ -105,6 +105,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 MINUTE_MS = 60 * 1000
+LOGGED = "log"  # the one channel of the first events
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -482,7 +483,7 @@ def _requested(rows: Rows, event: NotificationRequested) -> Changes:
         notification_id=event.notification_id,
         user_id=event.user_id,
         template=event.template,
-        channel=Channel(event.channel),
+        channel=_channel(event.channel),
         kind=event.kind,
         data=event.data,
         status=Status.REQUESTED if outside else Status.DELIVERED,
@@ -499,6 +500,11 @@ def _requested(rows: Rows, event: NotificationRequested) -> Changes:
         changes[listed_key(event.user_id, event.number)] = entry
         changes[listing_key(event.user_id)] = Listing(listed=event.number + 1)
     return changes
+
+
+def _channel(name: str) -> Channel:
+    """What was only logged, before there were channels, is shown in the app."""
+    return Channel.IN_APP if name == LOGGED else Channel(name)
 
 
 def _matter_keys(matter: Matter) -> tuple[RowKey, ...]:

@@ -179,7 +179,12 @@ def _decoded(evidence: Evidence, transactor: Transactor, record: LogRecord) -> A
 
 
 def _fold(evidence: Evidence, rows: dict[str, Any], events: list[Any]) -> None:
-    changes = apply(evidence.decider, Overlay(rows), events)
+    try:
+        changes = apply(evidence.decider, Overlay(rows), events)
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as exc:
+        names = ", ".join(type(event).__name__ for event in events)
+        what = f"this program can't fold {names} ({type(exc).__name__}: {exc})"
+        raise Different(evidence.where, what) from exc
     for key, row in changes.items():
         if row is None:
             rows.pop(key, None)

@@ -80,8 +80,8 @@ class Decision:
     status: str
     reference: str
     reason: str
-    booked_on: str
-    magic: int
+    booked_on: str = ""  # empty: decided before days were noted down
+    magic: int = 0
 
     @property
     def asked(self) -> dict[str, Any]:

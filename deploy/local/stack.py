@@ -221,6 +221,9 @@ class Stack:
             self._until_ready(part)
         self.run_pipeline("topics", "apply")
         self.run_pipeline("stores", "migrate")
+        if self.settings.adopt_topology:
+            self._say("an upgrade: the tables are made what the events say")
+            self.run_pipeline("tables", "rebuild")
         for part in self.services:
             part.start()
         for part in self.services:

@@ -141,6 +141,15 @@ def test_what_a_transfer_causes_by_default_is_one_event_and_one_row() -> None:
     assert [route(event) for event in said] == [()]
 
 
+def test_what_was_only_logged_before_there_were_channels_is_shown_in_the_app() -> None:
+    first = NotificationRequested(
+        notification_id="t1", user_id="u-ada", channel="log", template="transaction_completed",
+        data={}, at_ms=NOON_MS,
+    )  # fmt: skip
+    row = rows([first])["notification/t1"]
+    assert (row.channel, row.status) == (Channel.IN_APP, Status.DELIVERED)
+
+
 def test_who_chose_channels_is_told_over_those_that_reach_them() -> None:
     known = given(PREFERENCES)
     said = then(NOTIFICATION, known, DONE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -121,6 +122,18 @@ async def test_a_restarted_rail_knows_what_it_did(tmp_path: Path) -> None:
     async with TestClient(TestServer(application(file))) as client:
         assert (await client.get("/payments/p2")).status == 200
         assert (await client.get("/payments/half")).status == 404
+
+
+async def test_what_was_decided_before_days_were_noted_is_known_too(tmp_path: Path) -> None:
+    file = tmp_path / "decisions"
+    async with TestClient(TestServer(application(file))) as client:
+        first = await ask(client, "/payments", 5000)
+    kept = json.loads(file.read_text())
+    old = {name: kept[name] for name in kept if name not in ("booked_on", "magic")}
+    file.write_text(json.dumps(old) + "\n")
+    async with TestClient(TestServer(application(file))) as client:
+        status, answered = await ask(client, "/payments", 5000)
+        assert (status, answered) == (first[0], {**first[1], "booked_on": ""})
 
 
 async def test_a_card_decides_what_happens_to_it(client: Client) -> None:
