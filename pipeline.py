@@ -108,6 +108,7 @@ if TYPE_CHECKING:
 
     from agents.effect import Effect
     from agents.transact import Service
+    from domain.audit import CheckpointTaken
 
 SERVICES: dict[str, Service] = {
     service.name: service
@@ -415,8 +416,9 @@ async def _verify_stores(settings: Settings, codec: Codec) -> bool:
 def audit_(settings: Settings, options: argparse.Namespace) -> int:
     """1 when something was changed, is missing, was added or changed places."""
     if options.action == "check":
+        kept = _anchor(settings, options)
         with _opened(options.file) as lines:
-            return _checked(export.check(lines, settings.audit_key))
+            return _checked(export.check(lines, settings.audit_key, kept))
     _reach_broker(settings)
     where, reader = Source.of(settings), Reader(settings.kafka)
     try:
@@ -444,6 +446,14 @@ def _opened(file: Path) -> Any:
     return file.open("rb")
 
 
+def _anchor(settings: Settings, options: argparse.Namespace) -> CheckpointTaken | None:
+    """The checkpoint that was kept elsewhere, if one was named."""
+    if options.anchor is None:
+        return None
+    with _opened(options.anchor) as file:
+        return export.anchored(file.read(), settings.audit_key)
+
+
 def _checked(done: export.Checked) -> int:
     for wrong in done.wrong[:20]:
         _show(f"WRONG {wrong}")
@@ -455,10 +465,7 @@ def _checked(done: export.Checked) -> int:
 def _audit_verify(
     settings: Settings, options: argparse.Namespace, where: Source, reader: Reader
 ) -> int:
-    kept = None
-    if options.anchor is not None:
-        with _opened(options.anchor) as file:
-            kept = export.anchored(file.read(), settings.audit_key)
+    kept = _anchor(settings, options)
     from_ms = None if options.from_ is None else moment(options.from_)
     installed = where.installation
     done = chain.verify(
@@ -809,7 +816,8 @@ def _parser() -> argparse.ArgumentParser:
     add_one = doing.add_parser("verify", help=about, description=about)
     after = "trust what was before the last checkpoint before this time (RFC 3339)"
     add_one.add_argument("--from", dest="from_", metavar="TIME", help=after)
-    add_one.add_argument("--anchor", type=Path, metavar="FILE", help="a checkpoint kept elsewhere")
+    anchor = "a checkpoint kept elsewhere"
+    add_one.add_argument("--anchor", type=Path, metavar="FILE", help=anchor)
     about = "print the last checkpoint, to be kept elsewhere"
     doing.add_parser("checkpoint", help=about, description=about)
     about = "write entries with their proof into a file, NDJSON"
@@ -822,6 +830,7 @@ def _parser() -> argparse.ArgumentParser:
     about = "compute an export's links again, without a broker"
     add_one = doing.add_parser("check", help=about, description=about)
     add_one.add_argument("file", type=Path, metavar="FILE")
+    add_one.add_argument("--anchor", type=Path, metavar="FILE", help=anchor)
 
     add_rates = add("rates", rates, "set rates from a document of the feed, now or on a schedule")
     actions = add_rates.add_subparsers(required=True, dest="action", metavar="ACTION")

@@ -228,8 +228,11 @@ class _Chain:
     links: dict[int, str] = field(default_factory=dict)  # by how many entries there were
 
 
-def check(lines: Iterable[bytes], key: str = "") -> Checked:
-    """Compute all links of an export again. With `key` its signature too."""
+def check(lines: Iterable[bytes], key: str = "", anchor: CheckpointTaken | None = None) -> Checked:
+    """Compute all links of an export again. With `key` its signature too.
+
+    `anchor`: a checkpoint that was kept elsewhere, which the chains must agree with.
+    """
     done, chains, ended = Checked(), dict[str, _Chain](), False
     for number, text in enumerate(lines, 1):
         try:
@@ -239,6 +242,8 @@ def check(lines: Iterable[bytes], key: str = "") -> Checked:
             done.wrong.append(f"line {number} can't be read: {type(exc).__name__}")
     if not ended:
         done.wrong.append("the file has no end: lines are missing")
+    for name in _disagreeing(anchor.heads, chains) if anchor else ():
+        done.wrong.append(f"{name} is not as the anchor has it")
     done.chains = len(chains)
     return done
 
@@ -297,9 +302,15 @@ def _wrong_end(
     )
     if hashed != checkpoint["hash"]:
         yield "the checkpoint's hash is not that of what it says"
-    for one in heads:
-        known = chains[one.chain].links.get(one.count) if one.chain in chains else None
-        if known is not None and known != one.link:
-            yield f"{one.chain} is not as the checkpoint has it"
+    for name in _disagreeing(heads, chains):
+        yield f"{name} is not as the checkpoint has it"
     if key and not hmac.compare_digest(line["signature"] or "", signature(checkpoint, key) or ""):
         yield "the checkpoint was not signed with this key"
+
+
+def _disagreeing(heads: Iterable[Head], chains: Mapping[str, _Chain]) -> Iterator[str]:
+    """Chains that have another link where these heads have theirs. What the file has not is not known."""
+    for head in heads:
+        known = chains[head.chain].links.get(head.count) if head.chain in chains else None
+        if known is not None and known != head.link:
+            yield head.chain
