@@ -73,6 +73,7 @@ async def test_what_is_not_there_may_come(people: Town, route: Route) -> None:
     bodies = {
         "decision": {"decision": "approve"},
         "roles": {"roles": ["customer"]},
+        "resolve": {"action": "write_off", "amount": 1, "currency": "USD"},
         "password": {"current_password": PASSWORD, "new_password": "another horse"},
         "kyc": {"full_name": "Zoe", "date_of_birth": "1990-01-01", "country": "FR"},
         "{user_id}": {"name": "Zoe"},
