@@ -377,10 +377,11 @@ def verify(settings: Settings, options: argparse.Namespace) -> int:
     names = _chosen(options.service or ["all"], tuple(SERVICES))
     _reach_broker(settings)
     codec = _codec(settings)
-    run = Verification(settings.kafka, installation(settings), codec, _show)
+    progress = _pass_over if options.brief else _show
+    run = Verification(settings.kafka, installation(settings), codec, _show, progress)
     right = run.run({name: SERVICES[name] for name in names}, options.decide)
     if not options.service:
-        right = asyncio.run(_verify_stores(settings, codec)) and right
+        right = asyncio.run(_verify_stores(settings, codec, progress)) and right
     return 0 if right else 1
 
 
@@ -396,7 +397,7 @@ def tables(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-async def _verify_stores(settings: Settings, codec: Codec) -> bool:
+async def _verify_stores(settings: Settings, codec: Codec, progress: Callable[[str], None]) -> bool:
     there, right = configured(settings), True
     if not there:
         return True
@@ -405,7 +406,7 @@ async def _verify_stores(settings: Settings, codec: Codec) -> bool:
     try:
         said = await asyncio.to_thread(fold)
         for name, store in there.items():
-            right = await stores_proof.verify(name, store, said, fold, _show) and right
+            right = await stores_proof.verify(name, store, said, fold, _show, progress) and right
     finally:
         reader.close()
         for store in there.values():
@@ -686,6 +687,10 @@ def _show(line: str) -> None:
     print(line, flush=True)
 
 
+def _pass_over(line: str) -> None:
+    """What a brief answer leaves out."""
+
+
 def _tell(line: str) -> None:
     """What is no result, such as progress."""
     print(line, file=sys.stderr, flush=True)
@@ -805,6 +810,9 @@ def _parser() -> argparse.ArgumentParser:
     add_verify = add("verify", verify, "compute all state again from the logs and compare")
     add_verify.add_argument(
         "--decide", action="store_true", help="also decide again what the inboxes still hold"
+    )
+    add_verify.add_argument(
+        "--brief", action="store_true", help="totals and differences alone, no line a partition"
     )
     add_verify.add_argument(
         "--service", action="append", metavar="SERVICE", help="only this one (may be repeated)"

@@ -22,7 +22,7 @@ READS = 2  # a difference must show twice: compaction may take a row's record wh
 
 
 class Verification:
-    """One run. `show` is told of progress and of what was found, a line at a time."""
+    """One run. `show` is told what was found, `progress` of each partition, a line at a time."""
 
     def __init__(
         self,
@@ -30,11 +30,13 @@ class Verification:
         installation: Installation,
         codec: Codec,
         show: Callable[[str], None],
+        progress: Callable[[str], None],
     ) -> None:
         self.reader = Reader(kafka)
         self.installation = installation
         self.codec = codec
         self.show = show
+        self.progress = progress
         self.total = Sums()
         self.differences: list[Difference] = []
         self._shown_s = time.monotonic()
@@ -69,7 +71,7 @@ class Verification:
             else:
                 break
         self.total.add(found)
-        self.show(
+        self.progress(
             f"{service.name:<13} partition {partition}: {found.events:>9,} events "
             f"{found.rows:>9,} rows up to input {evidence.cut:,}"
         )
@@ -102,7 +104,7 @@ class Verification:
         for count, record in enumerate(records):
             if time.monotonic() - self._shown_s > SHOW_EACH_S:
                 self._shown_s = time.monotonic()
-                self.show(f"{name:<13} partition {partition}: {count:,} events so far")
+                self.progress(f"{name:<13} partition {partition}: {count:,} events so far")
             yield record
 
     def _count_unread(self, cuts: Mapping[tuple[str, int], int]) -> None:

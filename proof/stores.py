@@ -41,12 +41,14 @@ class Compared:
     def extra(self) -> int:
         return sum(log is ABSENT for log, _ in self.differing.values())
 
-    def said(self, store: str, table: str) -> Iterator[str]:
+    def counted(self, store: str, table: str) -> str:
         other = len(self.differing) - self.missing - self.extra
-        yield (
+        return (
             f"{store:<8} {table:<14} {self.rows:>9,} rows, {self.missing:,} missing, "
             f"{self.extra:,} extra, {other:,} differ"
         )
+
+    def different(self, store: str, table: str) -> Iterator[str]:
         for key, (log, there) in list(self.differing.items())[:SHOWN]:
             yield f"DIFFERENT {store} {table} {key}: {what(log, there)}"
 
@@ -82,6 +84,7 @@ async def verify(
     said: Said,
     fold: Callable[[], Said],
     show: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> bool:
     """True when the store holds what the log says. `said`: what it said a moment ago; `fold`: now."""
     before: dict[str, Compared] | None = None
@@ -97,9 +100,13 @@ async def verify(
             break
         before = found
     for table, compared in found.items():
-        for line in compared.said(name, table):
+        progress(compared.counted(name, table))
+        for line in compared.different(name, table):
             show(line)
-    return not any(compared.differing for compared in found.values())
+    rows = sum(compared.rows for compared in found.values())
+    differing = sum(len(compared.differing) for compared in found.values())
+    show(f"{name}: {rows:,} rows in {len(found)} tables, {differing:,} not as the log says")
+    return not differing
 
 
 def stood_still(before: Compared, now: Compared) -> dict[str, Any]:

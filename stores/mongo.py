@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 POSITIONS = "positions"
 STATE = "migrations"
 CHUNK = 500  # operations of a call, far within its time-out on a slow server
+SCANNED = 2_000  # documents of a call when all are read: a server may sort them all for each
 DUPLICATE = 11000
 NO_TEXT_INDEX = 27
 CANNOT = frozenset({2, 9, 59, 115, 238})  # BadValue … NotImplemented: what it was told is unknown
@@ -314,8 +315,8 @@ class MongoDB:
             some = await self._chunk(collection, {"_id": {"$gt": some[-1]["_id"]}})
 
     async def _chunk(self, collection: str, wanted: Stored) -> list[Stored]:
-        cursor = self._of(collection).find(wanted).sort("_id", 1).limit(CHUNK)
-        rows: list[Stored] = await self.connection.call(cursor.to_list, CHUNK)
+        cursor = self._of(collection).find(wanted).sort("_id", 1).limit(SCANNED)
+        rows: list[Stored] = await self.connection.call(cursor.to_list, SCANNED)
         return rows
 
     # the exchange of a swap
