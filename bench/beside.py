@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from bench.load import Bank, Ends
+from bench.load import Bank, Ends, drained
 from bench.system import System
-from bench.transfers import drained
 from deploy.local.mariadb import MariaDB
 from deploy.local.mongo import Mongo
 from proof.reader import Reader

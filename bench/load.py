@@ -21,6 +21,8 @@ from schemas.codec import Codec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from bench.system import System
+
 FINALS = (b"TransactionCompleted", b"TransactionFailed", b"TransactionCancelled")
 OPERATOR = "operator-of-the-load"
 
@@ -215,3 +217,14 @@ class Ends:
 
     def close(self) -> None:
         self._consumer.close()
+
+
+def drained(system: System, bank: Bank, ends: Ends, count: int, hot: float) -> tuple[float, float]:
+    """Transfers/s from the first order to the last end, and worker CPU per transfer in µs."""
+    before = system.cpu_s()
+    started = time.monotonic()
+    ids = bank.transfers(count, hot)
+    bank.flush()
+    ends.wait(ids)
+    seconds = max(ends.at[i] for i in ids) - started
+    return count / seconds, (system.cpu_s() - before) / count * 1e6

@@ -33,6 +33,7 @@ HALVES = (
     ("transaction", "risk", "currency", "relay", "notification"),
 )
 Spawn: TypeAlias = Callable[[Sequence[str], Mapping[str, str], Path], Any]  # like `spawn`
+LEAVES_S = 30.0  # a worker that was told to end
 TOKEN = "internal-token-of-a-test-system"
 
 
@@ -77,6 +78,14 @@ class Worker:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def end(self) -> None:
+        """Let it leave its groups; it is killed when it takes too long."""
+        self.process.terminate()
+        try:
+            self.process.wait(LEAVES_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
 
 @dataclass(slots=True)
@@ -148,12 +157,21 @@ class System:
         worker.start()
         return worker
 
-    def start(self, split: bool = False, halves: bool = False) -> None:
-        """Create the topics and start all services: in one process, in two of equal work, or each in its own."""
+    def start(
+        self,
+        split: bool = False,
+        halves: bool = False,
+        groups: Sequence[tuple[str, ...]] | None = None,
+    ) -> None:
+        """Create the topics and start all services: in one process, in two of equal work, or each in its own.
+
+        `groups`: these alone, a process each.
+        """
         applied = self.command("topics", "apply")
         if applied.returncode:
             raise RuntimeError(applied.stderr)
-        groups = [(name,) for name in SERVICES] if split else HALVES if halves else [SERVICES]
+        if groups is None:
+            groups = [(name,) for name in SERVICES] if split else HALVES if halves else [SERVICES]
         for group in groups:
             self.add(*group, instance="all-0" if group is SERVICES else f"{group[0]}-0")
         for worker in self.workers:

@@ -1,10 +1,12 @@
 """Whole transfers/s through all services, broker beside them: ordered at once, drained.
 
     python -m bench.transfers [--transfers 20000] [--accounts 1000] [--split | --single]
+    python -m bench.transfers --beside [--stores mysql,mongodb] [--rounds 3]
 
 Three loads: spread over all accounts, 10 % and 50 % of them on one account, after as many to warm up the broker's
 JVM. The services run in two processes of equal work, as two cores want it; `--split` gives each its own, `--single`
-one for all. The floor beside it is what `bench/floor.py` does on the same broker in the same run.
+one for all. The floor beside it is what `bench/floor.py` does on the same broker in the same run. `--beside`: what the
+services off the money path cost it, in the same run (`bench/watchers.py`).
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
+from bench import watchers
 from bench.driver import floor
-from bench.load import Bank, Ends
+from bench.load import Bank, Ends, drained
 from bench.system import System
 from bench.work import create, fill
 
@@ -30,11 +32,22 @@ def main() -> None:
     processes = parser.add_mutually_exclusive_group()
     processes.add_argument("--split", action="store_true", help="each service a process of its own")
     processes.add_argument("--single", action="store_true", help="one process for all services")
+    processes.add_argument("--beside", action="store_true", help="with and without the rest")
+    parser.add_argument("--stores", default="", help="with --beside: mysql, mongodb or both")
+    parser.add_argument("--rounds", type=int, default=3, help="with --beside: of both")
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="bench-"))
-    with System(directory) as system:
-        system.start(split=options.split, halves=not (options.split or options.single))
-        report(system, options.transfers, options.accounts)
+    if options.beside:
+        names = [name for name in options.stores.split(",") if name]
+        with (
+            watchers.servers(directory, names) as stores,
+            System(directory, settings=watchers.urls(stores)) as system,
+        ):
+            watchers.report(system, options.transfers, options.accounts, options.rounds, stores)
+    else:
+        with System(directory) as system:
+            system.start(split=options.split, halves=not (options.split or options.single))
+            report(system, options.transfers, options.accounts)
     shutil.rmtree(directory)
 
 
@@ -55,17 +68,6 @@ def report(system: System, count: int, accounts: int) -> None:
         print(
             f"{name:44}{rate:10,.0f} /s   1 to {base / rate:.1f} floor events, {cpu_us:,.0f} µs worker CPU each"
         )
-
-
-def drained(system: System, bank: Bank, ends: Ends, count: int, hot: float) -> tuple[float, float]:
-    """Transfers/s from the first order to the last end, and worker CPU per transfer in µs."""
-    before = system.cpu_s()
-    started = time.monotonic()
-    ids = bank.transfers(count, hot)
-    bank.flush()
-    ends.wait(ids)
-    seconds = max(ends.at[i] for i in ids) - started
-    return count / seconds, (system.cpu_s() - before) / count * 1e6
 
 
 if __name__ == "__main__":
