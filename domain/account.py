@@ -1419,10 +1419,6 @@ def aggregate_id(event: Event) -> str:
     match event:
         case AccountCredited() | CreditRefused() | CreditSuspended():
             return event.order.destination_account_id or ""
-        case SuspensePaid():
-            return event.balances[-1].account_id
-        case SuspensePayoutRefused():
-            return event.to_account_id
         case CancelTooLate():
             order = event.order
             return order.source_account_id or order.destination_account_id or ""
@@ -1434,6 +1430,10 @@ def aggregate_id(event: Event) -> str:
             return event.due[0]
         case LegsClosed():
             return event.legs[0].account_id
+        case SuspensePaid():
+            return event.balances[-1].account_id
+        case SuspensePayoutRefused():
+            return event.to_account_id
         case _:
             return event.account_id
 

@@ -23,7 +23,7 @@ from agents.envelope import Input, code, place
 from domain.account import Account, Leg, LegState
 from domain.decider import Decider, Overlay, apply, handle
 from domain.holds import Hold, HoldStatus
-from domain.ledger import CLEARING, sums
+from domain.ledger import CLEARING, SUSPENSE, sums
 from domain.saga import (
     Rail,
     TransactionCancelled,
@@ -31,6 +31,7 @@ from domain.saga import (
     TransactionCreated,
     TransactionFailed,
 )
+from domain.suspense import SuspenseResolved
 from proof.reader import LogRecord
 from schemas.errors import Unreadable
 
@@ -102,6 +103,8 @@ class Sums:
     clearing: Counter[str] = field(default_factory=Counter)  # minor units by currency
     # minor units by transaction and currency
     in_clearing: Counter[tuple[str, str]] = field(default_factory=Counter)
+    in_suspense: Counter[tuple[str, str]] = field(default_factory=Counter)  # likewise
+    settled: set[str] = field(default_factory=set)  # transactions of which nothing is suspended
     created: Counter[str] = field(default_factory=Counter)
     ended: Counter[str] = field(default_factory=Counter)
     moved: Counter[tuple[str, str]] = field(default_factory=Counter)  # by transaction and fact
@@ -114,6 +117,8 @@ class Sums:
         for name in (
             "clearing",
             "in_clearing",
+            "in_suspense",
+            "settled",
             "created",
             "ended",
             "moved",
@@ -216,10 +221,14 @@ def _check_event(evidence: Evidence, event: Any, total: Sums) -> None:
             raise Different(evidence.where, what)
     if postings:
         total.moved[transaction_id, kind] += 1
+    if isinstance(event, SuspenseResolved):
+        total.settled.add(transaction_id)
     for posting in postings:
         if posting.account == CLEARING:
             total.clearing[posting.currency] += posting.amount_minor
             total.in_clearing[transaction_id, posting.currency] += posting.amount_minor
+        elif posting.account == SUSPENSE:
+            total.in_suspense[transaction_id, posting.currency] += posting.amount_minor
 
 
 def _check_holds(evidence: Evidence, rows: dict[str, Any]) -> None:
@@ -318,9 +327,18 @@ def across(total: Sums) -> Iterator[Difference]:
         if amount_minor and (idle or ended):
             what = f"{transaction_id} has ended with {amount_minor} {currency} left in clearing"
             yield Difference(where="ledger", what=what)
+    yield from _left_in_suspense(total) if idle else ()
     for leg in sorted(total.open_legs) if idle else ():
         yield Difference(where="account", what=f"nothing is in flight but {leg} is open")
     for currency, amount_minor in total.clearing.items():
         if amount_minor and idle:
             what = f"nothing is in flight but clearing has {amount_minor} {currency}"
+            yield Difference(where="ledger", what=what)
+
+
+def _left_in_suspense(total: Sums) -> Iterator[Difference]:
+    """What is settled has left it. Asked when all is read: who was paid may be cut before who pays."""
+    for (transaction_id, currency), amount_minor in total.in_suspense.items():
+        if amount_minor and transaction_id in total.settled:
+            what = f"{transaction_id} is settled with {amount_minor} {currency} left in suspense"
             yield Difference(where="ledger", what=what)

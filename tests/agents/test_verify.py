@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from domain.saga import TransactionCompleted, TransactionFailed, TransactionType
+from domain.saga import (
+    Order,
+    Rail,
+    Reason,
+    RefundFailed,
+    TransactionCompleted,
+    TransactionFailed,
+    TransactionType,
+)
+from domain.suspense import ResolveSuspense, SuspenseAction
 from streaming import partition_of
 from tests.agents.memory import PARTITIONS, Bank, bank_with_money, open_account, order
 
@@ -124,6 +133,72 @@ def test_money_that_stays_in_clearing_is_found() -> None:
     found = [str(difference) for difference in bank.differences()]
     assert found
     assert all("left in clearing" in each or "clearing has 700" in each for each in found)
+
+
+def suspended_bank() -> Bank:
+    """What Ann's card was charged is for nobody; an operator gives it to Bob, then all is quiet."""
+    bank = bank_with_money()
+    charge = Order(
+        transaction_id="T1",
+        type=TransactionType.PAYMENT,
+        amount_minor=700,
+        currency="USD",
+        source_account_id=None,
+        destination_account_id="A-gone",
+        owner_id="U-ann",
+        actor_id="U-ann",
+        privileged=False,
+        rail=Rail.EXTERNAL,
+        created_ms=1,
+        deadline_ms=2,
+    )
+    fact = RefundFailed(
+        order=charge,
+        payment_id="T1",
+        reason=Reason.ACCOUNT_CLOSED,
+        balances=(),
+        at_ms=1,
+        steps=(),
+    )
+    bank.write("account.inbox", b"A-gone", bank.codec.encode(fact), {"ce_source": b"/payment"})
+    word = ResolveSuspense(
+        suspense_id="A-gone.T1",
+        account_id="A-gone",
+        resolution_id="r1",
+        action=SuspenseAction.PAY,
+        amount_minor=700,
+        currency="USD",
+        to_account_id="A-bob",
+        note="",
+        actor_id="U-ops",
+        request_hash="h",
+    )
+    bank.command("account", "A-gone", word)
+    bank.run()
+    return bank
+
+
+def test_what_was_paid_out_of_suspense_is_right() -> None:
+    bank = suspended_bank()
+    assert bank.row("account", "account/A-bob").balances == {"USD": 700}
+    assert bank.differences() == []
+
+
+def test_money_that_stays_in_suspense_is_found() -> None:
+    """A payment, its event and its rows all gone, and what it paid is said to be settled."""
+    bank = suspended_bank()
+    partition = partition_of(b"A-bob", PARTITIONS)
+    assert partition != partition_of(b"A-gone", PARTITIONS)
+    (log,) = (bank.logs["account.events", partition],)
+    at = next(n for n, record in enumerate(log) if b"SuspensePaid" in record.headers["ce_type"])
+    rows = bank.rows["account", partition]
+    row = rows["account/A-bob"]
+    rows["account/A-bob"] = replace(row, balances={"USD": 0}, version=row.version - 1)
+    for key in [key for key in rows if key.startswith(("payout/", "ledger/suspense/", "due/"))]:
+        del rows[key]
+    del log[at]
+    found = [str(difference) for difference in bank.differences(decide=False)]
+    assert any("T1 is settled with 700 USD left in suspense" in each for each in found), found
 
 
 def test_an_order_that_ends_in_its_first_step_is_right() -> None:
