@@ -151,6 +151,10 @@ async def test_who_may_and_what_is_no_word(people: Town) -> None:
 
 def verified(bank: Stand) -> None:
     done = subprocess.run(
-        [*PIPELINE, "verify"], env=bank.environment, cwd=ROOT, capture_output=True, text=True
+        [*PIPELINE, "verify", "--service", "account", "--decide"],
+        env=bank.environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
