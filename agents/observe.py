@@ -57,6 +57,7 @@ def point_of(fact: Any, outcome: str, offset: int) -> Point:
         amount_minor=order.amount_minor,
         fee_minor=order.terms.fee_minor if order.terms is not None else 0,
         latency_ms=max(0, fact.at_ms - order.created_ms),
+        reason=str(fact.reason) if isinstance(fact, TransactionFailed) else None,
     )
 
 

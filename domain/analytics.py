@@ -12,7 +12,7 @@ Each partition counts its own points; a report sums the partitions.
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import add
 from typing import TYPE_CHECKING, TypeAlias, assert_never, get_args
@@ -73,6 +73,7 @@ class Point:
     amount_minor: int
     fee_minor: int
     latency_ms: int
+    reason: str | None = None  # why it failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +97,7 @@ class Figures:
     latency_ms: int  # sum, of what completed
     latencies: tuple[int, ...]  # of what completed, by BUCKETS_MS
     late: int  # points that came after their window had closed
+    reasons: dict[str, int] = field(default_factory=dict)  # of what failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +218,7 @@ def figures_of(point: Point, late: bool) -> Figures:
         latency_ms=point.latency_ms if done else 0,
         latencies=tuple(int(n == bucket) for n in range(len(BUCKETS_MS) + 1)),
         late=int(late),
+        reasons={} if point.reason is None else {point.reason: 1},
     )
 
 
@@ -230,12 +233,20 @@ def added(a: Figures, b: Figures) -> Figures:
         latency_ms=a.latency_ms + b.latency_ms,
         latencies=tuple(map(add, a.latencies, b.latencies)),
         late=a.late + b.late,
+        reasons=_summed(a.reasons, b.reasons),
     )
 
 
 def _fitting(minor: int) -> int:
     """What 64 bits hold of it: a figure that is at its end stays there, and others go on."""
     return max(-LONG_MAX, min(minor, LONG_MAX))
+
+
+def _summed(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
+    """Few transactions fail: mostly there is nothing to sum."""
+    if not b:
+        return a
+    return {reason: a.get(reason, 0) + b.get(reason, 0) for reason in a | b}
 
 
 def start_of(at_ms: int, interval: Interval) -> int:

@@ -61,6 +61,7 @@ class Metric(StrEnum):
     SUCCESS_RATE = "success_rate"
     REVENUE = "revenue"
     LATENCY = "latency"
+    FAILURES = "failures"
 
 
 GROUPS = ("currency", "type", "user")
@@ -83,6 +84,7 @@ class ReportItem(Shown):
     p95_ms: int | None = None
     p99_ms: int | None = None
     buckets: list[dict[str, int | None]] | None = None
+    reasons: dict[str, int] | None = None
 
 
 class Report(Shown):
@@ -296,6 +298,8 @@ def _item(asked: Asked, group: Group, figures: Figures) -> dict[str, Any]:
             {"up_to_ms": bound, "count": count}
             for bound, count in zip(bounds, figures.latencies, strict=True)
         ]
+    if asked.metric is Metric.FAILURES:
+        item["reasons"] = figures.reasons
     return item
 
 
@@ -309,6 +313,8 @@ def value_of(metric: Metric, figures: Figures) -> float | int | None:
     match metric:
         case Metric.COUNT:
             return ended(figures)
+        case Metric.FAILURES:
+            return figures.failed
         case Metric.VOLUME:
             return figures.volume_minor
         case Metric.REVENUE:
@@ -406,6 +412,8 @@ def _minute(start_ms: int, rows: list[Row]) -> dict[str, Any]:
         "p50_ms": percentile(total.latencies, 50),
         "p95_ms": percentile(total.latencies, 95),
         "p99_ms": percentile(total.latencies, 99),
+        "latencies": total.latencies,
+        "reasons": total.reasons,
     }
 
 

@@ -134,6 +134,19 @@ def test_types_and_currencies_are_kept_apart_and_the_same_together() -> None:
     assert found["transfer/USD"].volume_minor == 4_000
 
 
+def test_failures_are_counted_by_their_reason() -> None:
+    def failed(offset: int, reason: str) -> Point:
+        return point(offset, outcome="failed", reason=reason)
+
+    said = counted(
+        read(point(0), failed(1, "DAILY_LIMIT"), failed(2, "BLACKLISTED"), failed(3, "DAILY_LIMIT"))
+    )
+    for interval in Interval:
+        figures = window(said, interval, start_of(NOON, interval))["transfer/USD"]
+        assert figures.reasons == {"DAILY_LIMIT": 2, "BLACKLISTED": 1}
+        assert figures.failed == 3
+
+
 @pytest.mark.parametrize(
     ("behind_ms", "late"),
     [(0, 0), (MINUTE_MS + GRACE_MS - 1, 0), (MINUTE_MS + GRACE_MS, 1), (DAY_MS, 1)],

@@ -123,6 +123,8 @@ async def test_a_users_days(people: Town, analyst: Person) -> None:
     assert found == {("USD",): 1_000}
     (item,) = (await analyst.get(f"{REPORTS}?metric=success_rate&{of_ada}")).json["items"]
     assert (item["value"], item["completed"], item["failed"]) == (0.75, 3, 1)
+    (item,) = (await analyst.get(f"{REPORTS}?metric=failures&{of_ada}")).json["items"]
+    assert (item["value"], item["reasons"]) == (1, {"DAILY_LIMIT": 1})
     (item,) = (await analyst.get(f"{REPORTS}?metric=latency&{of_ada}")).json["items"]
     assert sum(bucket["count"] for bucket in item["buckets"]) == 3
     assert item["p50_ms"] <= item["p95_ms"] <= item["p99_ms"]
