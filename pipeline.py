@@ -167,6 +167,7 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
         instance=settings.instance,
         static_membership=settings.static_membership,
         session_timeout_s=settings.session_timeout_s,
+        address=settings.ops_announced,
     )
     for name in services:
         codec = Codec(lookup)

@@ -16,6 +16,7 @@ class Wiring:
     instance: str = "0"
     static_membership: bool = False  # a worker that comes back under its name keeps its partitions
     session_timeout_s: float = 10.0
+    address: str = ""  # host:port of this process's ops server, found by `partition_owners`
 
     def named(self, name: str) -> str:
         """A topic or a group as this installation calls it."""
@@ -26,7 +27,7 @@ class Wiring:
         name = f"{self.named(group)}.{self.instance}"
         return {
             **self.kafka,
-            "client.id": name,
+            "client.id": f"{name}@{self.address}" if self.address else name,
             **({"group.instance.id": name} if self.static_membership else {}),
             "group.id": self.named(group),
             "isolation.level": "read_committed",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from domain.money import EXPONENTS
 from gateway.answer import Answer
 from gateway.errors import not_found
 from schemas.registry import CONTENT_TYPE, Registry
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
     from settings import Settings
 
 STATIC = Path(__file__).parent / "static"
-ASSETS = {"docs.js": "text/javascript", "docs.css": "text/css"}
+SCRIPT, STYLE = "text/javascript", "text/css"
+ASSETS = {"docs.js": SCRIPT, "docs.css": STYLE}
+DASHBOARD = {
+    "dashboard.js": SCRIPT,
+    "figures.js": SCRIPT,
+    "charts.js": SCRIPT,
+    "dashboard.css": STYLE,
+}
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; form-action 'none'"
@@ -57,6 +65,20 @@ async def asset(call: Call) -> Answer:
     if name not in ASSETS:
         raise not_found()
     return _file(name, ASSETS[name])
+
+
+async def dashboard(_call: Call) -> Answer:
+    return _file("dashboard.html", "text/html")
+
+
+async def dashboard_asset(call: Call) -> Answer:
+    """One of its files; `currencies.json`: the decimals of each currency (ISO 4217)."""
+    name = call.names["asset"]
+    if name == "currencies.json":
+        return Answer(200, orjson.dumps(EXPONENTS), dict(CACHED))
+    if name not in DASHBOARD:
+        raise not_found()
+    return _file(name, DASHBOARD[name])
 
 
 @cache

@@ -48,6 +48,7 @@ class Lag:
         self._queries, self._prefix, self._stores = queries, prefix, stores
         self._ends: deque[tuple[float, Mapping[At, int]]] = deque(maxlen=SAMPLES)
         self._late = {store.name for store in stores}  # until it is known better
+        self._ages_s: dict[str, float] = {}
         self._checked: set[str] = set()
         self._rarely = Rarely()
         self._task: asyncio.Task[None] | None = None
@@ -64,6 +65,15 @@ class Lag:
     def is_late(self, store: str) -> bool:
         """True while a store is more than LATE_S behind, or does not say where it is."""
         return store in self._late
+
+    def of_stores(self) -> dict[str, float | None]:
+        """Seconds that each store is behind; None for one that does not say."""
+        return {
+            store.name: None
+            if (age_s := self._ages_s.get(store.name, float("inf"))) == float("inf")
+            else age_s
+            for store in self._stores
+        }
 
     async def _run(self) -> None:
         while True:
@@ -83,12 +93,13 @@ class Lag:
                 self._checked.add(store.name)
             positions = await store.positions()
         except Unavailable:
+            self._ages_s.pop(store.name, None)
             self._late.add(store.name)  # or a read would wait for it, again and again
             return
         except OtherSchema as exc:
             self._rarely.warn(store.name, f"{store.name} is asked last: {exc}")
             return
-        age_s = behind_s(self._ends, positions, time.monotonic())
+        age_s = self._ages_s[store.name] = behind_s(self._ends, positions, time.monotonic())
         BEHIND_S.labels(store.name).set(age_s)
         if age_s > LATE_S:
             self._late.add(store.name)

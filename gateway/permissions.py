@@ -30,6 +30,7 @@ class Permission(StrEnum):
     AUDIT = "audit"  # who did what, and its proof
     TELL = "tell"  # users things
     EDIT_TEXTS = "edit_texts"  # that they are told by
+    WATCH = "watch"  # what runs, lags, is open
     REPORT = "report"  # files of the bank's books
     ANALYSE = "analyse"  # tables, SQL, analytics
     ADMINISTER = "administer"  # roles of users, whatever else nobody else may
@@ -53,6 +54,7 @@ PERMISSIONS: Mapping[Permission, frozenset[Role]] = {
     Permission.AUDIT: _OFFICERS,
     Permission.TELL: _STAFF,
     Permission.EDIT_TEXTS: frozenset({Role.OPERATOR, Role.ADMIN}),
+    Permission.WATCH: _STAFF | {Role.ANALYST},
     Permission.REPORT: _MONEY | {Role.ANALYST, Role.COMPLIANCE},
     Permission.ANALYSE: frozenset({Role.ANALYST, Role.ADMIN}),
     Permission.ADMINISTER: frozenset({Role.ADMIN}),

@@ -198,6 +198,26 @@ class Queries:
         READ_S.labels(service).observe(time.perf_counter() - started)
         return answer
 
+    async def holders(self, groups: Sequence[str]) -> dict[str, dict[int, str]]:
+        """Who holds the partitions of each group just now, by their ops addresses.
+
+        Raises KafkaException or TimeoutError.
+        """
+
+        def held() -> dict[str, dict[int, str]]:
+            return {group: self._held(f"{self._prefix}{group}") for group in groups}
+
+        return await asyncio.to_thread(held)
+
+    async def metrics(self, address: str) -> str | None:
+        """The metrics of a worker as it writes them; None when it does not answer."""
+        assert self._session is not None
+        try:
+            async with self._session.get(f"http://{address}/metrics") as response:
+                return await response.text()
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return None
+
     async def _look(self, service: str) -> None:
         """Look up who holds a service's partitions; callers at the same time share one look."""
         task = self._looking.get(service)

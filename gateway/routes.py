@@ -62,6 +62,7 @@ from gateway import (
     transactions,
     user_models,
     users,
+    watch,
 )
 from rendering import MEDIA_TYPES
 
@@ -1040,6 +1041,13 @@ ROUTES: tuple[Route, ...] = (
         roles=auth.ANALYSTS,
         streams=True,
     ),
+    _get(
+        "/api/status",
+        watch.get,
+        "What runs, how far it is behind, and what is open",
+        watch.Status,
+        roles=auth.WATCHERS,
+    ),
     _public("/subjects", documents.registry, "Subjects of the schema registry"),
     _public("/subjects/{subject}/versions", documents.registry, "Versions of a subject"),
     _public("/subjects/{subject}/versions/{version}", documents.registry, "One version"),
@@ -1058,4 +1066,6 @@ ROUTES: tuple[Route, ...] = (
     _public("/api/asyncapi.json", documents.asyncapi, "The events, for who subscribes"),
     _public("/docs", documents.page, "The document to read"),
     _public("/docs/{asset}", documents.asset, "What that page needs"),
+    _public("/dashboard", documents.dashboard, "What happens in the bank just now, to look at"),
+    _public("/dashboard/{asset}", documents.dashboard_asset, "What that page needs"),
 )

@@ -22,6 +22,7 @@ from gateway.sessions import EVENTS, Sessions
 from gateway.shared import Shared
 from gateway.throttle import Throttle
 from gateway.waiting import Waiting
+from gateway.watch import Watch
 from reports.make import Maker
 from resilience.limiter import Limiter
 from schemas.codec import Codec
@@ -72,6 +73,7 @@ class Gateway:
         self.owners = AccountOwners(self.reads)
         self.past = Past(settings)
         self.live = Live(self.queries)
+        self.watch = Watch(self)
         self.reports = Maker(settings)
         self.readiness = Readiness(self)
         self.limiter: Limiter | None = None

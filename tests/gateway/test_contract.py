@@ -30,6 +30,8 @@ OPEN = {  # what the contract lets anyone ask
     "GET /metrics",
     "GET /docs",
     "GET /docs/{asset}",
+    "GET /dashboard",
+    "GET /dashboard/{asset}",
     "GET /api/openapi.json",
     "GET /api/asyncapi.json",
     "POST /api/payments/webhooks/{provider}",  # signed, not with a token

@@ -97,6 +97,7 @@ CONTRACT = [
     "GET /api/openapi.json",
     "GET /api/asyncapi.json",
     "GET /docs",
+    "GET /dashboard",
     "GET /health",
     "GET /readiness",
     "GET /metrics",
