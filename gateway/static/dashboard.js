@@ -33,10 +33,19 @@ class Refused extends Error {
   }
 }
 
-let session = null; // {access, refresh, email, refreshing, ending: AbortController}
+let session = null; // {access, refresh, email, timer, renewing, ending: AbortController}
+
+// the bank's time: this machine's clock may be wrong
+let skewMs = 0;
+const now = () => Date.now() + skewMs;
+const timed = (response) => {
+  const said = Date.parse(response.headers.get("Date"));
+  if (said) skewMs = said - Date.now();
+  return response;
+};
 
 const post = async (path, body) => {
-  const response = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  const response = timed(await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }));
   if (!response.ok) throw await refusal(response);
   return response.status === 204 ? null : response.json();
 };
@@ -59,7 +68,8 @@ const renew = (current) => {
   current.renewing ||= post("/api/auth/refresh", { refresh_token: current.refresh })
     .then((tokens) => keep(current, tokens))
     .catch((error) => {
-      if (error instanceof Refused && error.status === 401) leave("Your session has ended. Sign in again.");
+      const over = error instanceof Refused && error.status === 401;
+      if (over && session === current) leave("Your session has ended. Sign in again.");
       throw error;
     })
     .finally(() => { current.renewing = null; });
@@ -74,6 +84,7 @@ const ask = async (current, path, more = {}) => {
     await renew(current);
     response = await once();
   }
+  timed(response);
   if (!response.ok) throw await refusal(response);
   return response;
 };
@@ -109,12 +120,13 @@ $("login").addEventListener("submit", async (event) => {
   }
   $("enter").disabled = true;
   $("enter").textContent = "Signing in…";
+  const current = { email, ending: new AbortController() };
   try {
     const tokens = await post("/api/auth/login", { email, password });
-    const current = { email, ending: new AbortController() };
     keep(current, tokens);
     await enter(current, tokens.user_id);
   } catch (error) {
+    clearTimeout(current.timer);
     say($("login-error"), sentence(error));
     $("password").select();
   } finally {
@@ -183,7 +195,7 @@ let exponents = null;
 
 const reports = async (current) => {
   exponents ||= await (await fetch("/dashboard/currencies.json")).json();
-  const from = new Date(Date.now() - 60 * 60_000).toISOString();
+  const from = new Date(now() - 60 * 60_000).toISOString();
   const asked = REPORTS.map((metric) => get(current, `/api/analytics/reports?metric=${metric}&interval=minute&from=${from}`));
   const answers = await Promise.all(asked);
   return Object.fromEntries(REPORTS.map((metric, n) => [metric, answers[n]]));
@@ -311,7 +323,7 @@ const tile = (id, text, note, tone = "", unit = "") => {
 
 const show = () => {
   board.at = Date.now();
-  const window = hour(board.minutes, board.at);
+  const window = hour(board.minutes, now());
   const bounds = board.bounds.length ? board.bounds : BOUNDS;
   const all = totals(window, bounds);
   tile("rate", number(all.lastMinute), `last full minute · ${number(all.running)} so far in this one`);

@@ -108,6 +108,15 @@ async def test_numbers_change_as_transfers_run(people: Town, bank: Stand, page: 
         await asyncio.sleep(0.2)
 
 
+async def test_a_clock_that_is_wrong_moves_nothing(people: Town, bank: Stand, page: Page) -> None:
+    await funded(people, "ada", 1_000)
+    await page.clock.install(time="2026-01-01T00:00:00Z")
+    await sign_in(page, bank.url)
+    await live(page)
+    await expect(page.locator("#count")).to_have_text(re.compile("[1-9]"))
+    assert await page.locator("#rate-chart [data-series=completed]").count()
+
+
 async def test_a_wrong_password(people: Town, bank: Stand, page: Page) -> None:
     await sign_in(page, bank.url, password="not the password")
     await expect(page.get_by_role("alert").first).to_have_text("E-mail or password is wrong.")
