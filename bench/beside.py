@@ -111,7 +111,7 @@ def show(what: str, rates: list[float]) -> None:
 
 
 async def caught_up(system: System, count: int) -> None:
-    """Print how far each store is behind, and how long it takes to have all."""
+    """Wait until each store has all; print how far behind `count` transfers it was, and how long it took."""
     environment = {**system.environment("bench")}
     settings = Settings.load(environment)
     started = time.monotonic()
@@ -140,9 +140,10 @@ async def caught_up(system: System, count: int) -> None:
                     break
                 await asyncio.sleep(0.1)
             seconds = time.monotonic() - started
-            print(
-                f"  {name:8} {first:,} records behind {count:,} transfers, all there after {seconds:.1f} s"
-            )
+            if count:
+                print(
+                    f"  {name:8} {first:,} records behind {count:,} transfers, all there after {seconds:.1f} s"
+                )
     finally:
         for store in stores.values():
             await store.close()
