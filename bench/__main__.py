@@ -17,6 +17,7 @@ PROGRAMS = (
     ("latency", (), ("--seconds", "8")),
     ("restart", (), ("--keys", "100000")),
     ("replay", (), ("--events", "100000")),
+    ("reports", (), ("--rows", "20000")),
     ("gateway", (), ()),
     ("step", (), ()),
     ("codec", (), ()),

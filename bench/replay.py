@@ -36,6 +36,8 @@ from travel.replay import Replay
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from domain.decider import Decider
+
 ACCOUNTS = 1_000
 AMOUNT_MINOR = 1_050
 TOPIC = "account.events"
@@ -99,9 +101,10 @@ def credited(n: int, at_ms: int) -> AccountCredited:
     )
 
 
-def fill(bootstrap: str, count: int) -> None:
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result()
+def fill(bootstrap: str, decider: Decider, made: Iterator[tuple[int, Any]]) -> None:
+    """A topic of one partition with these events of a service, each with its time."""
+    admin, topic = AdminClient({"bootstrap.servers": bootstrap}), f"{decider.service}.events"
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
     producer = Producer(
         {
             "bootstrap.servers": bootstrap,
@@ -113,17 +116,18 @@ def fill(bootstrap: str, count: int) -> None:
     )
     producer.init_transactions()
     producer.begin_transaction()
-    codec, envelope = Codec(), Envelope("account")
-    start_ms = time.time_ns() // 1_000_000 - count - 1_000
-    for n, (at_ms, event) in enumerate(deposits(count, start_ms)):
-        source = Input("account.inbox", 0, n, at_ms, {"ce_id": b"%036d" % n, "actor": b"operator"})
-        subject = ACCOUNT.aggregate_id(event).encode()
+    codec, envelope = Codec(), Envelope(decider.service)
+    for n, (at_ms, event) in enumerate(made):
+        source = Input(
+            f"{decider.service}.inbox", 0, n, at_ms, {"ce_id": b"%036d" % n, "actor": b"operator"}
+        )
+        subject = decider.aggregate_id(event).encode()
         shared = envelope.shared(source)
         headers, _ = envelope.event(shared, source.place, 0, type(event), subject)
         while True:
             try:
                 producer.produce(
-                    TOPIC, codec.encode(event), subject, 0, timestamp=at_ms, headers=headers
+                    topic, codec.encode(event), subject, 0, timestamp=at_ms, headers=headers
                 )
                 break
             except BufferError:
@@ -152,7 +156,8 @@ def main() -> None:
         tempfile.TemporaryDirectory() as directory,
         Kafka(Path(directory), java=STEADY, orphaned=signal.SIGKILL) as kafka,
     ):
-        timed("fill", count, 0, lambda: fill(kafka.bootstrap, count))
+        made = deposits(count, time.time_ns() // 1_000_000 - count - 1_000)
+        timed("fill", count, 0, lambda: fill(kafka.bootstrap, ACCOUNT, made))
         settings, codec = {"bootstrap.servers": kafka.bootstrap}, Codec()
         reader = Reader(settings)
         run = Replay(settings, Installation(partitions=1), codec, lambda _: None).run

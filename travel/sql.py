@@ -3,8 +3,9 @@
     SQL --> child: names of tables --> their lines, from the logs --> DuckDB, locked --> rows | Parquet
      \\--time is over: the child is killed
 
-The child has no other database, reads and writes no file but its own directory, loads no extension
-and can't be told to: what hostile SQL may cost is its time, its memory and the rows of one answer.
+The child has no database but its own, in a file: what it holds in memory is bounded whatever it loaded.
+It reads and writes no file outside its own directory, loads no extension and can't be told to: what
+hostile SQL may cost is its time, its memory and the rows of one answer.
 """
 
 from __future__ import annotations
@@ -138,15 +139,15 @@ def answer(directory: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     limits = Limits(**asked["limits"])
     progress = Progress(asked["progress"])
     try:
-        with duckdb.connect(":memory:") as database:
-            _shut_in(database, directory)
+        with duckdb.connect(str(directory / "tables.duckdb")) as database:
+            _shut_in(database, directory, limits)
             _create(database)
             select = _select(asked["sql"])
             names = _names(database, select)
             span = (asked["since_ms"], asked["at_ms"])
             _load(database, directory, names, span, progress)
             _drop(database, names)
-            _lock(database, limits)
+            _lock(database)
             progress.tell("computing")
             if asked["parquet"]:
                 return _written(database, directory, select, limits, Path(asked["parquet"]))
@@ -280,9 +281,11 @@ def _copy(database: Any, file: Path, table: str, lines: Iterator[Mapping[str, An
     file.unlink()
 
 
-def _shut_in(database: Any, directory: Path) -> None:
+def _shut_in(database: Any, directory: Path, limits: Limits) -> None:
     """Before a stranger's SQL is looked at: to tell its tables DuckDB opens the files that it names."""
     for setting in (
+        f"memory_limit = '{limits.bytes // 1024}KiB'",  # what is loaded lies in a file
+        "threads = 1",  # each reads with buffers of its own
         "temp_directory = ''",  # nothing is spilled to disk
         f"allowed_directories = ['{directory}']",
         "enable_external_access = false",
@@ -292,14 +295,9 @@ def _shut_in(database: Any, directory: Path) -> None:
         database.execute(f"SET {setting}")
 
 
-def _lock(database: Any, limits: Limits) -> None:
+def _lock(database: Any) -> None:
     """From here on the SQL is a stranger's."""
-    for setting in (
-        "threads = 1",
-        f"memory_limit = '{limits.bytes // 1024}KiB'",
-        "lock_configuration = true",
-    ):
-        database.execute(f"SET {setting}")
+    database.execute("SET lock_configuration = true")
 
 
 def _limited(select: str, rows: int) -> str:
@@ -323,13 +321,18 @@ def _written(
     database: Any, directory: Path, select: str, limits: Limits, target: Path
 ) -> dict[str, Any]:
     made = directory / "result.parquet"
-    database.execute(f"CREATE TEMP TABLE answered AS {_limited(select, limits.rows + 1)}")
-    (count,) = database.execute("SELECT count(*) FROM answered").fetchone()
-    database.execute(
-        f"COPY (SELECT * FROM answered LIMIT {limits.rows}) TO '{made}' (FORMAT parquet)"
-    )
+    count = _copied(database, _limited(select, limits.rows + 1), made)
+    if count > limits.rows:
+        whole = made.rename(directory / "whole.parquet")
+        _copied(database, f"FROM read_parquet('{whole}') LIMIT {limits.rows}", made)
     shutil.move(made, target)
     return {"columns": [], "types": [], "rows": [], "truncated": count > limits.rows}
+
+
+def _copied(database: Any, select: str, file: Path) -> int:
+    """Row by row, as they come: none is kept."""
+    (count,) = database.execute(f"COPY ({select}) TO '{file}' (FORMAT parquet)").fetchone()
+    return int(count)
 
 
 def _plain(value: Any) -> Any:
