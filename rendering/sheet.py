@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from decimal import Decimal
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import xlsxwriter
@@ -16,11 +17,14 @@ import xlsxwriter
 from rendering.document import Kind, Money
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from rendering.document import Document, Table, Value
 
 EXACT = 10**15  # a cell is a double: what is larger is written as text, whole
 WIDTHS = {Kind.TEXT: 28, Kind.CODE: 40, Kind.NUMBER: 12, Kind.MONEY: 18, Kind.TIME: 20}
 NAME = 31  # characters that the name of a sheet may have
+SHEET = 1_048_576  # rows that a sheet may have; what is written below them is lost without a word
 CELL = 32_767  # characters that a cell may have
 INK, PALE = "#1F2A37", "#EEF2F6"
 
@@ -67,14 +71,21 @@ class _Sheets:
             sheet.write_string(at, 1, text[:CELL])
             at += 1
         for table in document.summary:
-            at = self._rows(sheet, at + 1, table)
+            at = self._rows(sheet, at + 1, table, table.rows)
 
     def table(self, table: Table) -> None:
+        """On as many sheets as it needs, each with the head."""
+        rows = iter(table.rows)
+        self._one(table, islice(rows, SHEET - 1))
+        for first in rows:
+            self._one(table, chain((first,), islice(rows, SHEET - 2)))
+
+    def _one(self, table: Table, rows: Iterator[Sequence[Value]]) -> None:
         sheet = self._sheet(table.title)
         for number, column in enumerate(table.columns):
             sheet.set_column(number, number, WIDTHS[column.kind])
         sheet.freeze_panes(1, 0)
-        self._rows(sheet, 0, table)
+        self._rows(sheet, 0, table, rows)
 
     def _sheet(self, title: str) -> Any:
         """A sheet of this name, as far as a sheet may have it and no other has."""
@@ -86,13 +97,13 @@ class _Sheets:
         self._names.add(name.lower())
         return self._book.add_worksheet(name)
 
-    def _rows(self, sheet: Any, at: int, table: Table) -> int:
+    def _rows(self, sheet: Any, at: int, table: Table, rows: Iterable[Sequence[Value]]) -> int:
         """Writes head and rows; answers the number of the line behind them."""
         for number, column in enumerate(table.columns):
             right = column.kind in (Kind.MONEY, Kind.NUMBER)
             head = self._head_right if right else self._head
             sheet.write_string(at, number, column.title, head)
-        for row in table.rows:
+        for row in rows:
             at += 1
             strong = bool(row) and isinstance(row[0], str) and row[0] in table.strong
             for number, value in enumerate(row):

@@ -122,6 +122,24 @@ def test_times_and_numbers_are_what_they_are() -> None:
     assert float(values[1] or "") == pytest.approx(46_082.5, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("count", "lines"), [(0, [1]), (3, [4]), (4, [4, 2]), (6, [4, 4]), (7, [4, 4, 2])]
+)
+def test_rows_go_on_on_another_sheet_where_one_is_full(
+    monkeypatch: pytest.MonkeyPatch, count: int, lines: list[int]
+) -> None:
+    monkeypatch.setattr("rendering.sheet.SHEET", 4)
+    it = document(*[row(f"row {n}", Money(n, "USD", 2)) for n in range(count)])
+    book = zipfile.ZipFile(io.BytesIO(written(Format.XLSX, it)))
+    sheets = sorted(name for name in book.namelist() if "/sheet" in name)[1:]  # the first: About
+    trees = [ElementTree.fromstring(book.read(name)) for name in sheets]
+    assert [len(tree.findall(".//{*}sheetData/{*}row")) for tree in trees] == lines
+    texts = [found.text for tree in trees for found in tree.findall(".//{*}is/{*}t")]
+    assert [text for text in texts if text and text.startswith("row")] == [
+        f"row {n}" for n in range(count)
+    ]
+
+
 def test_a_page_has_its_heads_and_leaves_out_what_has_no_room() -> None:
     pages = paper(document(*(row(f"row {n}", Money(n, "USD", 2)) for n in range(120))))
     assert len(pages) > 2
