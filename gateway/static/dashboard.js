@@ -412,6 +412,7 @@ let status = { at: null };
 const TONES = { up: "ok", closed: "ok", late: "warn", degraded: "warn", half_open: "warn", down: "bad", open: "bad" };
 const badge = (state) => make("span", words(state), { class: "state", "data-tone": TONES[state] || "warn" });
 
+const STORES = { mysql: "MySQL", mongodb: "MongoDB" };
 const part = (one) => {
   const item = make("li", undefined, { class: "card part", "data-part": one.name });
   const facts = [
@@ -419,7 +420,7 @@ const part = (one) => {
     one.behind_s === undefined || one.behind_s === null ? null : `${number(one.behind_s)} s behind`,
     one.lag === null ? null : one.lag ? `${number(one.lag)} behind` : "nothing waits",
   ];
-  item.append(make("h3", words(one.name)), badge(one.state), make("p", facts.filter(Boolean).join(" · ") || (one.state === "up" ? "all checks pass" : "\u00a0"), { class: "dim" }));
+  item.append(make("h3", STORES[one.name] || words(one.name)), badge(one.state), make("p", facts.filter(Boolean).join(" · ") || (one.state === "up" ? "all checks pass" : "\u00a0"), { class: "dim" }));
   if (one.detail) item.append(make("p", one.detail, { class: "remark", "data-tone": TONES[one.state] || "warn" }));
   return item;
 };
