@@ -796,6 +796,8 @@ def _resolve(rows: Rows, command: ResolveSuspense, at_ms: int) -> Sequence[Event
     item: SuspenseItem | None = rows.get(suspense.item_key(command.suspense_id))
     if (reason := suspense.unresolvable(item, command)) is not None or item is None:
         return (suspense.refuse(item, command, reason or Reason.NOT_SUSPENDED, at_ms),)
+    if command.actor_id in (item.order.owner_id, _owner(rows, item.account_id)):
+        return (suspense.refuse(item, command, Reason.OWN_CASE, at_ms),)
     match command.action:
         case SuspenseAction.PAY:
             return (suspense.pay(item, command, at_ms),)
@@ -805,6 +807,11 @@ def _resolve(rows: Rows, command: ResolveSuspense, at_ms: int) -> Sequence[Event
             return (suspense.settle(item, command, at_ms),)
         case _:
             assert_never(command.action)
+
+
+def _owner(rows: Rows, account_id: str) -> str | None:
+    account: Account | None = rows.get(account_key(account_id))
+    return account.user_id if account is not None else None
 
 
 def _return(
@@ -827,6 +834,8 @@ def _pay_out(rows: Rows, fact: SuspensePayoutOrdered, at_ms: int) -> Sequence[Ev
     order = fact.order
     if (reason := suspense.untakeable(account, order)) is not None or account is None:
         return (suspense.not_taken(fact, reason or Reason.ACCOUNT_NOT_FOUND, at_ms),)
+    if account.user_id == fact.actor_id:
+        return (suspense.not_taken(fact, Reason.OWN_CASE, at_ms),)
     balance = _moved(account, order.currency, order.amount_minor)
     return (suspense.taken(fact, balance, at_ms),)
 

@@ -260,6 +260,8 @@ def test_it_is_settled_once(town: Scenario, command: ResolveSuspense) -> None:
         ({"to_account_id": "yen"}, Reason.CURRENCY_NOT_HELD),
         ({"to_account_id": "ice"}, Reason.ACCOUNT_FROZEN),
         ({"to_account_id": "rich"}, Reason.BALANCE_LIMIT),
+        ({"actor_id": "u-bob"}, Reason.OWN_CASE),  # it came from his account
+        ({"actor_id": "u-ada"}, Reason.OWN_CASE),  # it would go to hers
     ],
 )
 def test_a_word_that_settles_nothing(
