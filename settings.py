@@ -98,7 +98,7 @@ class Settings:
         False, "a restarted worker keeps its partitions; needs a stable `instance`"
     )
     adopt_topology: tuple[str, ...] = _setting(
-        (), "once, after an upgrade that says so: hashes of the old topologies, separated by commas"
+        (), "after an upgrade that says so: hashes of the old topologies, separated by commas"
     )
     batch_max: int = _setting(2_000, "records per transaction")
     session_timeout_s: float = _setting(10.0, "a worker silent for this long loses its partitions")

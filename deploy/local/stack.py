@@ -222,8 +222,7 @@ class Stack:
         self.run_pipeline("topics", "apply")
         self.run_pipeline("stores", "migrate")
         if self.settings.adopt_topology:
-            self._say("an upgrade: the tables are made what the events say")
-            self.run_pipeline("tables", "rebuild")
+            self._upgrade()
         for part in self.services:
             part.start()
         for part in self.services:
@@ -233,6 +232,16 @@ class Stack:
             self.places.settings,
             "".join(f"{name}={value}\n" for name, value in self.addresses().items()),
         )
+
+    def _upgrade(self) -> None:
+        """What an older version kept is made what the events say, before anybody reads it."""
+        self._say("an upgrade: the tables are made what the events say")
+        self.run_pipeline("tables", "rebuild")
+        there = self.addresses()
+        for store in ("mysql", "mongodb"):
+            if getattr(self.settings, f"{store}_url") or f"{PREFIX}{store.upper()}_URL" in there:
+                self._say(f"and so are those of {store}")
+                self.run_pipeline("projections", "rebuild", store)
 
     def _ports_are_free(self) -> None:
         chosen = {
