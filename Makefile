@@ -49,8 +49,10 @@ wipe: .venv/locked ## remove all data, secrets and logs of the stopped system
 demo: setup ## a scenario over HTTP, on the running system or one started for it
 	@exec $(PYTHON) -m deploy.local.demo
 
+# in the order of the folders: those of the gateway share a bank while they run, and none after
 test: setup ## all tests on a real Kafka and real stores
-	@exec $(PYTHON) -m pytest -m "not long" -n $(JOBS) --dist loadfile --max-worker-restart 0 $(TESTS)
+	@exec $(PYTHON) -m pytest -m "not long" -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+		--max-worker-restart 0 $(TESTS)
 
 check: .venv/locked ## format, lint, types, house rules, pure tests: no broker
 	@$(PYTHON) -m ruff format --check .

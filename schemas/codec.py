@@ -12,7 +12,8 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, TypeAlias
 
 import fastavro
@@ -37,6 +38,12 @@ def header(id_: int) -> bytes:
     return struct.pack(">bI", MAGIC, id_)
 
 
+@cache
+def _ids() -> Mapping[bytes, str]:
+    """The header of each record of this code, and its name."""
+    return {header(schema_id(whole(name))): name for name in records()}
+
+
 class Codec:
     """Encodes and decodes every message and row; not for use by two threads at once.
 
@@ -48,7 +55,7 @@ class Codec:
         self._lookup = lookup
         self._write: dict[type, generated.Encode] = {}
         self._read: dict[bytes, Read] = {}
-        self._ids = {header(schema_id(whole(name))): name for name in records()}
+        self._ids = _ids()
 
     def encode(self, value: Any) -> bytes:
         """The bytes of a message or a row; TypeError for an object that no schema describes."""

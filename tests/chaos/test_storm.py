@@ -29,7 +29,12 @@ SETTINGS = {
     "STREAMBANK_CYCLE_TIMEOUT_S": "5",
 }
 OVERDRAFT = 1_000
-TRANSFERS = 5_000
+# transfers, and the seconds over which they are ordered
+FORMS = [
+    pytest.param(2_000, 20, id="short"),
+    pytest.param(5_000, 45, id="long", marks=pytest.mark.long),
+]
+forms = pytest.mark.parametrize(("transfers", "seconds"), FORMS)
 
 
 def system(tmp_path: Path, nodes: int = 1, **settings: str) -> System:
@@ -99,12 +104,15 @@ def judge(running: System, bank: Bank, storm: Storm) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_killed_frozen_and_joined(one_node: System, tmp_path: Path) -> None:
+@forms
+def test_killed_frozen_and_joined(
+    one_node: System, tmp_path: Path, transfers: int, seconds: int
+) -> None:
     """Kills, zombies, workers that join and leave."""
     bank, ends = opened(one_node, seed=1)
     storm = Storm(one_node, bank, tmp_path / "marks", seed=1)
     actions = [storm.kill] * 8 + [storm.freeze, storm.join, storm.join]
-    storm.blow(TRANSFERS, 45, actions, (0.3, 1.2))
+    storm.blow(transfers, seconds, actions, (0.3, 1.2))
     storm.settle(ends)
     print(storm.count.table())
     assert storm.count.all.total() > 5
@@ -112,27 +120,32 @@ def test_killed_frozen_and_joined(one_node: System, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_without_broker(one_node: System, tmp_path: Path) -> None:
+@forms
+def test_without_broker(one_node: System, tmp_path: Path, transfers: int, seconds: int) -> None:
     """The broker is killed and restarted, again and again, while workers are killed too."""
     bank, ends = opened(one_node, seed=4)
     storm = Storm(one_node, bank, tmp_path / "marks", seed=4)
-    storm.blow(TRANSFERS, 45, [storm.kill, storm.kill, storm.kill_broker], (0.5, 3))
+    storm.blow(transfers, seconds, [storm.kill, storm.kill, storm.kill_broker], (0.5, 3))
     storm.settle(ends, 300)
     judge(one_node, bank, storm)
 
 
 @pytest.mark.timeout(600)
-def test_three_nodes_lose_leaders_and_coordinators(three_nodes: System, tmp_path: Path) -> None:
+@forms
+def test_three_nodes_lose_leaders_and_coordinators(
+    three_nodes: System, tmp_path: Path, transfers: int, seconds: int
+) -> None:
     """RF 3, min ISR 2: each node, and with it leaders and coordinators, is killed in turn."""
     bank, ends = opened(three_nodes, seed=2)
     storm = Storm(three_nodes, bank, tmp_path / "marks", seed=2)
-    storm.blow(TRANSFERS, 45, [storm.kill_broker, storm.kill], (2, 5))
+    storm.blow(transfers, seconds, [storm.kill_broker, storm.kill], (2, 5))
     storm.settle(ends, 300)
     judge(three_nodes, bank, storm)
 
 
 @pytest.mark.timeout(600)
-def test_cut_at_points(tmp_path: Path) -> None:
+@forms
+def test_cut_at_points(tmp_path: Path, transfers: int, seconds: int) -> None:
     """The account service dies at a point of its transaction, again and again, then at the next point."""
     points = ("offsets", "before commit", "committed")
     with system(tmp_path, CUT=f"account:{points[0]}:12") as running:
@@ -143,7 +156,7 @@ def test_cut_at_points(tmp_path: Path) -> None:
         for point in points:
             account.environment["CUT"] = f"account:{point}:12"
             account.kill()
-            storm.blow(TRANSFERS // 3, 12, [lambda: None], (0.2, 0.4))
+            storm.blow(transfers // 3, seconds // 4, [lambda: None], (0.2, 0.4))
             deadline = time.monotonic() + 90  # a busy machine starts a worker in many seconds
             while account.log.read_text().count(f"cut at {point}\n") < 2:
                 assert time.monotonic() < deadline, point

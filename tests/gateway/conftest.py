@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from tests.gateway.stand import Stand, Town
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bank(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    """Never stop its processes: others ask them too.
+    """Never stop its processes: others ask them too. It ends with the last test of the gateway.
 
     On a busy machine no transaction of its worker may be too old: that would end the worker, and
     with it all tests after.
