@@ -8,13 +8,13 @@ One look in LOOK_S, however many watch, and none while nobody does. Addresses ar
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from confluent_kafka import KafkaException
+from prometheus_client.parser import text_string_to_metric_families
 
 from domain.risk import ReviewStatus
 from domain.services import DECIDERS
@@ -41,8 +41,6 @@ WANTED = (
     "streambank_breaker_state",
     "streambank_ledger_imbalance_minor",
 )
-SAMPLE = re.compile(r"^(\w+)\{([^}]*)\} (\S+)$")
-LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 STATES = {0.0: State.CLOSED, 1.0: State.HALF_OPEN, 2.0: State.OPEN}
 
 
@@ -103,15 +101,11 @@ class Numbers:
 def numbers(text: str) -> Numbers:
     """What of a worker's metrics is shown."""
     found = Numbers()
-    for line in text.splitlines():
-        if not line.startswith(WANTED):
-            continue
-        sample = SAMPLE.match(line)
-        if sample is None:
-            continue
-        name, value = sample[1], float(sample[3])
-        labels = dict(LABEL.findall(sample[2]))
-        match name:
+    wanted = [line for line in text.splitlines() if line.startswith(WANTED)]
+    families = text_string_to_metric_families("\n".join(wanted))
+    for sample in (one for family in families for one in family.samples):
+        value, labels = sample.value, sample.labels
+        match sample.name:
             case "streaming_lag_records":
                 found.lag[labels["app"]] += int(value)
             case "streaming_stopped_partitions":

@@ -31,7 +31,7 @@ def test_what_is_read_of_metrics() -> None:
     assert found.lag == {"bank-account": 7, "bank-risk": 5}
     assert found.stopped["bank-risk"] == 1
     assert found.ready == {"bank-account": True}
-    assert found.breakers == {'rail \\"a\\"': 2}
+    assert found.breakers == {'rail "a"': 2}
     assert not found.imbalance
     assert numbers('streambank_ledger_imbalance_minor{currency="USD"} -1.0').imbalance
 
