@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,13 +17,14 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 import streaming.consumer
 from streaming.admin import EARLIEST, Admin
+from streaming.errors import Fenced
 from tests.streaming.kit import committed, rows, running, set_config, until, wait_until, write
 from tests.streaming.supervised import NEEDS_A_PERSON, Supervised
 from tests.streaming.test_cycle import adder
 from tests.streaming.test_kills import check, drained
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from deploy.local.kafka import Kafka
 
@@ -262,8 +264,7 @@ async def test_a_broker_goes_while_workers_restore(
     go_away, come_back = (
         (kafka.kill, kafka.restart) if way == "kill" else (kafka.freeze, kafka.thaw)
     )
-    stays = adder(name, kafka.bootstrap, PARTITIONS)
-    async with running(stays):
+    async with kept(lambda: adder(name, kafka.bootstrap, PARTITIONS)) as stays:
         for count, step in enumerate(steps, 1):
             comes = adder(name, kafka.bootstrap, PARTITIONS, instance=f"{count}")
             node = stand.leader(f"{name}-sums-changelog", 0)
@@ -275,11 +276,43 @@ async def test_a_broker_goes_while_workers_restore(
                 go_away(node)
                 await until(lambda node=node: node not in _known(kafka))
                 gate.open()
-                await until(lambda comes=comes: _ready(stays) and _ready(comes), 90)
+                await until(lambda comes=comes: stays.ready and _ready(comes), 90)
                 await asyncio.to_thread(_add_one, stand, count)
                 await asyncio.to_thread(come_back, node)
                 await asyncio.to_thread(stand.in_sync)
     check(kafka.bootstrap, name, PARTITIONS)
+
+
+class Kept:
+    """An app that is started again, as its supervisor does, when others had to fence it.
+
+    A frozen broker may be silent for longer than a transaction may take.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make, self._app = make, make()
+
+    async def run(self) -> None:
+        while True:
+            async with running(self._app, ready=False):
+                await until(lambda: self._app.failure, 600)
+            assert isinstance(self._app.failure, Fenced), self._app.failure
+            self._app = self._make()
+
+    @property
+    def ready(self) -> bool:
+        return not isinstance(self._app.failure, Fenced) and _ready(self._app)
+
+
+@asynccontextmanager
+async def kept(make: Callable[[], Any]) -> AsyncIterator[Kept]:
+    keeper = Kept(make)
+    task = asyncio.create_task(keeper.run())
+    await until(lambda: keeper.ready or task.done())
+    yield keeper
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _add_one(stand: Stand, count: int) -> None:
