@@ -55,7 +55,7 @@ def up(places: Places, pipeline: str) -> bool:
         running = _supervisor(places, pipeline)
         return _follow(places, running)
     say(f"the system runs already (pid {running.pid})")
-    ready = _follow(places, running, shown=len(places.log.read_text().splitlines()))
+    ready = _follow(places, running, shown=len(_said(places)))
     if ready:
         show(json.loads(places.state.read_text()))
     return ready
@@ -85,7 +85,7 @@ def _follow(places: Places, supervisor: Identity, shown: int = 0) -> bool:
     until_s = time.monotonic() + UP_S
     while True:
         alive, ready = identify(supervisor.pid) == supervisor, places.state.exists()
-        lines = places.log.read_text().splitlines() if places.log.exists() else []
+        lines = _said(places)
         for line in lines[shown:]:
             say(line)
         shown = len(lines)
@@ -94,6 +94,11 @@ def _follow(places: Places, supervisor: Identity, shown: int = 0) -> bool:
         if time.monotonic() > until_s:
             raise StackError(f"the system is not ready after {UP_S:.0f} s; see {places.log}")
         time.sleep(0.05)
+
+
+def _said(places: Places) -> list[str]:
+    """What the supervisor in the background has said; one in the foreground says it there."""
+    return places.log.read_text().splitlines() if places.log.exists() else []
 
 
 def down(places: Places) -> None:

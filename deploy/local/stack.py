@@ -446,8 +446,9 @@ def supervise(places: Places, pipeline: str) -> None:
             raise StackError("the system runs already: make status, make down") from None
         myself = identify(os.getpid())
         assert myself is not None
+        for left in (places.settings, places.state):  # of a crashed run
+            left.unlink(missing_ok=True)
         myself.write(places.pid)
-        places.settings.unlink(missing_ok=True)  # of a crashed run
         stack = Stack(places, Settings.load(), pipeline)
         try:
             stack.start()

@@ -287,6 +287,19 @@ def test_up_down_up_and_wipe(local: Local) -> None:
     assert (local.places.local / "kafka" / "libs").is_dir()
 
 
+def test_up_waits_for_one_that_starts_in_the_foreground(local: Local) -> None:
+    local.places.run.mkdir(parents=True, exist_ok=True)
+    local.places.state.write_text("{}")  # of a run that was killed
+    run = local.start("run")
+    until(local.places.pid.exists)
+    code, said = local.do("up")
+    assert code == 0, said
+    assert "the system runs already" in said
+    assert f"http://127.0.0.1:{local.ports['GATEWAY_PORT']}" in said
+    run.send_signal(signal.SIGTERM)
+    run.communicate()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_end_of_run_stops_all(local: Local, number: signal.Signals) -> None:
     run = local.start("run")

@@ -30,6 +30,7 @@ def main() -> int:
     ours = recorded(places.pid) is None
     if ours:
         say("no system runs: starting one")
+    if ours or not places.state.exists():  # or it is just starting: waits until it is ready
         _command("-m", "deploy.local", "up")
     try:
         asyncio.run(_day(places))
