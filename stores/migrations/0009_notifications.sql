@@ -1,7 +1,7 @@
 -- What became of a notification: over which channel it went, how often it was tried, and what is left.
 
 ALTER TABLE notifications ADD COLUMN channel VARCHAR(32) COLLATE utf8mb4_0900_bin NOT NULL DEFAULT 'in_app';
-ALTER TABLE notifications ADD COLUMN kind MEDIUMTEXT COLLATE utf8mb4_0900_bin NOT NULL DEFAULT ('');
+ALTER TABLE notifications ADD COLUMN kind VARCHAR(32) COLLATE utf8mb4_0900_bin NOT NULL DEFAULT '';
 ALTER TABLE notifications ADD COLUMN status VARCHAR(32) COLLATE utf8mb4_0900_bin NOT NULL DEFAULT 'delivered';
 ALTER TABLE notifications ADD COLUMN attempt BIGINT NOT NULL DEFAULT 0; -- tries so far
 ALTER TABLE notifications ADD COLUMN tries_before BIGINT NOT NULL DEFAULT 0; -- those that its schedule does not count
