@@ -33,6 +33,7 @@ from gateway import views
 from gateway.answer import Answer, answer
 from gateway.answers import Shown
 from gateway.errors import Problem, not_found
+from gateway.looks import Looks
 from gateway.reads import TABLES
 from stores.questions import Wanted
 from travel.errors import BadMoment
@@ -377,17 +378,10 @@ class Live:
 
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
-        self._asking: asyncio.Task[bytes] | None = None
-        self._asked_s = 0.0
-
-    async def now(self) -> bytes:
-        """JSON. Callers of one second share a look."""
-        if self._asking is None or time.monotonic() - self._asked_s >= LIVE_S:
-            self._asked_s = time.monotonic()
-            self._asking = asyncio.create_task(self._look())
-        return await asyncio.shield(self._asking)
+        self.now = Looks(self._look, LIVE_S).now
 
     async def _look(self) -> bytes:
+        """JSON."""
         now_ms = time.time_ns() // 1_000_000
         to_ms = start_of(now_ms, Interval.MINUTE) + LENGTH_MS[Interval.MINUTE]
         from_ms = to_ms - LIVE_MINUTES * LENGTH_MS[Interval.MINUTE]

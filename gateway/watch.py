@@ -22,6 +22,7 @@ from gateway import views
 from gateway.answer import Answer, answer
 from gateway.answers import Shown
 from gateway.errors import Problem
+from gateway.looks import Looks
 from resilience.breaker import State
 from resilience.guarded import states
 
@@ -124,15 +125,7 @@ class Watch:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._asking: asyncio.Task[dict[str, Any]] | None = None
-        self._asked_s = 0.0
-
-    async def now(self) -> dict[str, Any]:
-        """Callers of one moment share a look."""
-        if self._asking is None or time.monotonic() - self._asked_s >= LOOK_S:
-            self._asked_s = time.monotonic()
-            self._asking = asyncio.create_task(self._look())
-        return await asyncio.shield(self._asking)
+        self.now = Looks(self._look, LOOK_S).now
 
     async def _look(self) -> dict[str, Any]:
         held, reviews, checks = await asyncio.gather(
