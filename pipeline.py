@@ -156,7 +156,7 @@ GATHER_S = {
 
 def build(settings: Settings, services: Sequence[str]) -> Workers:
     """The workers of these services, ready to run in one process and event loop."""
-    where = installation(settings)
+    where = Installation.of(settings)
     workers = Workers(settings)
     lookup = SchemaLog(settings.kafka, f"{settings.prefix}{SCHEMAS}")
     recent = Recent() if len(services) > 1 else None
@@ -218,16 +218,6 @@ def _letting_go(settings: Settings) -> Written | None:
     if not settings.redis_url:
         return None
     return Invalidation(Redis(settings.redis_url, settings.prefix)).written
-
-
-def installation(settings: Settings) -> Installation:
-    """What two installations may set differently."""
-    return Installation(
-        namespace=settings.prefix,
-        partitions=settings.partitions,
-        replication=settings.replication,
-        inbox_retention_ms=settings.inbox_retention_hours * 3600 * 1000,
-    )
 
 
 def _app(settings: Settings, name: str) -> App:
@@ -299,7 +289,7 @@ def worker(settings: Settings, options: argparse.Namespace) -> int:
         settings = replace(settings, ops_port=options.ops_port)
     logs.configure("+".join(names) if len(names) < 3 else "worker", settings.log_level)
     _reach_broker(settings)
-    topics_apply.check(settings.kafka, installation(settings))
+    topics_apply.check(settings.kafka, Installation.of(settings))
     if set(names) <= set(BESIDE):
         os.nice(settings.beside_nice)
     uvloop.run(_run(settings, names))
@@ -321,7 +311,7 @@ def gateway(settings: Settings, options: argparse.Namespace) -> int:
 
 def topics(settings: Settings, _options: argparse.Namespace) -> int:
     _reach_broker(settings)
-    done = topics_apply.apply(settings.kafka, installation(settings))
+    done = topics_apply.apply(settings.kafka, Installation.of(settings))
     print("\n".join(done) if done else "all topics are as they should be")
     return 0
 
@@ -379,7 +369,7 @@ def verify(settings: Settings, options: argparse.Namespace) -> int:
     _reach_broker(settings)
     codec = _codec(settings)
     progress = _pass_over if options.brief else _show
-    run = Verification(settings.kafka, installation(settings), codec, _show, progress)
+    run = Verification(settings.kafka, Installation.of(settings), codec, _show, progress)
     right = run.run({name: SERVICES[name] for name in names}, options.decide)
     if not options.service:
         right = asyncio.run(_verify_stores(settings, codec, progress)) and right
@@ -389,7 +379,7 @@ def verify(settings: Settings, options: argparse.Namespace) -> int:
 def tables(settings: Settings, options: argparse.Namespace) -> int:
     names = _chosen(options.services or ["all"], tuple(SERVICES))
     _reach_broker(settings)
-    run = Mend(settings.kafka, installation(settings), _codec(settings), _show)
+    run = Mend(settings.kafka, Installation.of(settings), _codec(settings), _show)
     try:
         written = sum(run.run(SERVICES[name].decider, options.wait) for name in names)
     finally:
@@ -551,7 +541,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
     (name,) = _chosen([options.service], tuple(SERVICES))
     to = None if options.to is None else place(options.to)
     _reach_broker(settings)
-    done = Replay(settings.kafka, installation(settings), _codec(settings), _tell).run(
+    done = Replay(settings.kafka, Installation.of(settings), _codec(settings), _tell).run(
         SERVICES[name].decider, to, options.key
     )
     rate = done.events / max(done.seconds, 0.001)
@@ -577,7 +567,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
 
 def timeline(settings: Settings, options: argparse.Namespace) -> int:
     _reach_broker(settings)
-    story = Timeline(settings.kafka, installation(settings), _codec(settings))
+    story = Timeline(settings.kafka, Installation.of(settings), _codec(settings))
     try:
         entries = story.of(options.id)
     finally:

@@ -90,10 +90,10 @@ async def load(port: int, token: str, connections: int, seconds: float) -> list[
 
 
 def topics(settings: Settings) -> None:
-    from pipeline import installation
     from topics import apply
+    from topics.catalog import Installation
 
-    apply.apply(settings.kafka, installation(settings))
+    apply.apply(settings.kafka, Installation.of(settings))
 
 
 def measured(bootstrap: str, seconds: float, connections: int) -> dict[str, float]:

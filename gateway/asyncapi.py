@@ -67,12 +67,7 @@ EVENT_HEADERS: tuple[tuple[str, str, bool], ...] = (
 
 
 def document(settings: Settings) -> dict[str, Any]:
-    installation = Installation(
-        namespace=settings.prefix,
-        partitions=settings.partitions,
-        replication=settings.replication,
-        inbox_retention_ms=settings.inbox_retention_hours * 3_600_000,
-    )
+    installation = Installation.of(settings)
     servers, schemes = _servers(settings)
     events = [topic for topic in TOPICS if topic.kind is Kind.EVENTS]
     (schemas,) = (topic for topic in TOPICS if topic.name == SCHEMAS)

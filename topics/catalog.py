@@ -13,9 +13,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from domain.services import DECIDERS
 from topics.subscriptions import EMAIL, FEED, PUSH, RAIL, REPORTS, SMS, WEBHOOK
+
+if TYPE_CHECKING:
+    from settings import Settings
 
 DAY_MS = 24 * 3600 * 1000
 FOR_EVER = -1
@@ -53,6 +57,15 @@ class Installation:
     partitions: int = 3
     replication: int = 1
     inbox_retention_ms: int = INBOX_RETENTION_MS
+
+    @classmethod
+    def of(cls, settings: Settings) -> Installation:
+        return cls(
+            namespace=settings.prefix,
+            partitions=settings.partitions,
+            replication=settings.replication,
+            inbox_retention_ms=settings.inbox_retention_hours * 3600 * 1000,
+        )
 
     @property
     def min_insync(self) -> int:

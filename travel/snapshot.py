@@ -32,8 +32,7 @@ class Source:
     @classmethod
     def of(cls, settings: Settings) -> Source:
         lookup = SchemaLog(settings.kafka, f"{settings.prefix}{SCHEMAS}")
-        where = Installation(namespace=settings.prefix, partitions=settings.partitions)
-        return cls(settings.kafka, where, Codec(lookup))
+        return cls(settings.kafka, Installation.of(settings), Codec(lookup))
 
 
 class Snapshot:
