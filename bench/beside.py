@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from bench.load import Bank, Ends, drained
+from bench.load import drained, opened
 from bench.system import System
 from deploy.local.mariadb import MariaDB
 from deploy.local.mongo import Mongo
@@ -66,11 +66,7 @@ def report(
     migrated = system.command("stores", "migrate")
     if migrated.returncode:
         raise RuntimeError(migrated.stderr)
-    bank, ends = Bank(system.bootstrap), Ends(system.bootstrap)
-    bank.open(accounts)
-    bank.deposit(bank.accounts, 10_000_000)
-    bank.flush()
-    ends.wait(bank.ordered)
+    bank, ends = opened(system.bootstrap, accounts)
     drained(system, bank, ends, count, 0.0)  # warms the broker's JVM
     alone = [drained(system, bank, ends, count, 0.0)[0] for _ in range(rounds)]
     show("nothing beside them", alone)

@@ -219,6 +219,16 @@ class Ends:
         self._consumer.close()
 
 
+def opened(bootstrap: str, accounts: int) -> tuple[Bank, Ends]:
+    """So many accounts, each with money, and whoever hears of ends."""
+    bank, ends = Bank(bootstrap), Ends(bootstrap)
+    bank.open(accounts)
+    bank.deposit(bank.accounts, 10_000_000)
+    bank.flush()
+    ends.wait(bank.ordered)
+    return bank, ends
+
+
 def drained(system: System, bank: Bank, ends: Ends, count: int, hot: float) -> tuple[float, float]:
     """Transfers/s from the first order to the last end, and worker CPU per transfer in µs."""
     before = system.cpu_s()

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import aiohttp
 import uvloop
 
-from bench.load import Bank, Ends
+from bench.load import opened
 from bench.system import System
 from deploy.local.mariadb import MariaDB
 from deploy.local.mongo import Mongo
@@ -123,11 +123,7 @@ async def token_of(url: str, admin: dict[str, str]) -> str:
 
 def filled(system: System, transfers: int) -> list[Asked]:
     """Accounts and transactions, and what is asked of them."""
-    bank, ends = Bank(system.bootstrap), Ends(system.bootstrap)
-    bank.open(PEOPLE)
-    bank.deposit(bank.accounts, 10_000_000)
-    bank.flush()
-    ends.wait(bank.ordered)
+    bank, ends = opened(system.bootstrap, PEOPLE)
     made = bank.transfers(transfers)
     bank.flush()
     ends.wait(made)

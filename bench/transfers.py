@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench import watchers
 from bench.driver import floor
-from bench.load import Bank, Ends, drained
+from bench.load import drained, opened
 from bench.system import System
 from bench.work import create, fill
 
@@ -52,11 +52,7 @@ def main() -> None:
 
 
 def report(system: System, count: int, accounts: int) -> None:
-    bank, ends = Bank(system.bootstrap), Ends(system.bootstrap)
-    bank.open(accounts)
-    bank.deposit(bank.accounts, 10_000_000)
-    bank.flush()
-    ends.wait(bank.ordered)
+    bank, ends = opened(system.bootstrap, accounts)
     create(system.bootstrap, {"deposits": {}})
     fill(system.bootstrap, "deposits", count * 5)
     drained(system, bank, ends, count, 0.0)

@@ -17,7 +17,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.beside import caught_up, cpu_s
-from bench.load import Bank, Ends, drained
+from bench.load import Bank, Ends, drained, opened
 from deploy.local.mariadb import MariaDB
 from deploy.local.mongo import Mongo
 
@@ -63,11 +63,7 @@ def report(
         migrated = system.command("stores", "migrate")
         if migrated.returncode:
             raise RuntimeError(migrated.stderr)
-    bank, ends = Bank(system.bootstrap), Ends(system.bootstrap)
-    bank.open(accounts)
-    bank.deposit(bank.accounts, 10_000_000)
-    bank.flush()
-    ends.wait(bank.ordered)
+    bank, ends = opened(system.bootstrap, accounts)
     drained(system, bank, ends, count, 0.0)  # warms the broker's JVM
     alone, beside = [], []
     for number in range(rounds):
