@@ -745,7 +745,7 @@ def _pay_suspended(
 
 def _return_suspended(rows: Rows, command: ReturnSuspended, at_ms: int) -> Sequence[Event]:
     """To the account that it came from, and no questions asked."""
-    item: SuspenseItem | None = rows.get(suspense.item_key(_item_of(command)))
+    item: SuspenseItem | None = rows.get(_item_key(command))
     if item is not None and item.status is SuspenseStatus.PAYING:
         return _refuse(command, Reason.IN_FLIGHT, at_ms)
     if item is not None and suspense.went_elsewhere(item):
@@ -765,15 +765,15 @@ def _return_suspended(rows: Rows, command: ReturnSuspended, at_ms: int) -> Seque
     return (*back, *_ended_item(rows, command, SuspenseAction.RETURN, at_ms))
 
 
-def _item_of(command: ReturnSuspended) -> str:
-    return f"{command.account_id}.{command.transaction_id}"
+def _item_key(command: ReturnSuspended) -> RowKey:
+    return suspense.item_key(suspense.suspense_id_of(command.account_id, command.transaction_id))
 
 
 def _ended_item(
     rows: Rows, command: ReturnSuspended, action: SuspenseAction, at_ms: int
 ) -> Sequence[Event]:
     """The item's end by that command; what was suspended before there were items has none."""
-    item: SuspenseItem | None = rows.get(suspense.item_key(_item_of(command)))
+    item: SuspenseItem | None = rows.get(_item_key(command))
     if item is None:
         return ()
     word = replace(
@@ -1347,11 +1347,10 @@ def keys(message: Message | Event) -> Sequence[RowKey]:  # noqa: C901 - a case a
                 account_key(message.account_id),
                 leg_key(message.transaction_id, Side.SOURCE),
                 suspended_key(message.transaction_id),
-                suspense.item_key(_item_of(message)),
+                _item_key(message),
             )
         case ResolveSuspense():
-            transaction_id = message.suspense_id.rpartition(".")[2]
-            leg = leg_key(transaction_id, Side.SOURCE)
+            leg = leg_key(suspense.transaction_of(message.suspense_id), Side.SOURCE)
             resolution = suspense.resolution_key(message.resolution_id)
             item = suspense.item_key(message.suspense_id)
             return (account_key(message.account_id), leg, item, resolution)

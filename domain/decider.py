@@ -179,6 +179,15 @@ def apply(decider: Decider, rows: Overlay, events: Iterable[Event]) -> Changes:
     return rows.changes
 
 
+def put(rows: dict[RowKey, Row], changes: Changes) -> None:
+    """Make a table what it is after these changes."""
+    for key, row in changes.items():
+        if row is None:
+            rows.pop(key, None)
+        else:
+            rows[key] = row
+
+
 def handle(
     decider: Decider, rows: Rows, message: Message, at_ms: int
 ) -> tuple[Sequence[Event], Changes]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from domain.decider import Changes, RowKey, Rows
+    from domain.saga import Balance
 
 CLEARING = "clearing"  # left a source, not yet at its destination
 WORLD = "world"  # what is outside the bank
@@ -48,6 +49,12 @@ class SystemBalance:
     def total_minor(self) -> int:
         """All of it, minor units."""
         return self.carried * CARRY_MINOR + self.balance_minor
+
+
+def balances_of(event: Any) -> Sequence[Balance]:
+    """Of the accounts that a fact moves; one of system accounts alone has none."""
+    found: Sequence[Balance] = getattr(event, "balances", ())
+    return found
 
 
 def move(currency: str, amount_minor: int, source: str, destination: str) -> tuple[Posting, ...]:

@@ -296,7 +296,7 @@ def _cancel(rows: Rows, fact: CancelRequested, at_ms: int) -> Sequence[Event]:
     """Before the payment, or the refund, began it leaves a tombstone, which a later approval meets."""
     order = fact.order
     if refunds(order):
-        refund: Refund | None = rows.get(refund_key(original_of(order), order.transaction_id))
+        refund = payment_refunds.refund_of(rows, order)
         if refund is None:
             return (payment_refunds.refuse_refund(fact, Reason.CANCELLED, at_ms),)
         if refund.reason is Reason.CANCELLED:

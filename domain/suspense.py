@@ -224,13 +224,18 @@ class SuspensePayout:
     at_ms: int
 
 
-def suspense_id_of(account_id: str, order: Order) -> str:
-    return f"{account_id}.{order.transaction_id}"
+def suspense_id_of(account_id: str, transaction_id: str) -> str:
+    return f"{account_id}.{transaction_id}"
 
 
 def home_of(suspense_id: str) -> str:
     """The id of the account that an item came from."""
     return suspense_id.rpartition(".")[0]
+
+
+def transaction_of(suspense_id: str) -> str:
+    """The id of the transaction that an item is of."""
+    return suspense_id.rpartition(".")[2]
 
 
 def item_key(suspense_id: str) -> RowKey:
@@ -252,7 +257,7 @@ def opened(
     account_id: str, kind: SuspenseKind, order: Order, reason: Reason, at_ms: int
 ) -> SuspenseOpened:
     return SuspenseOpened(
-        suspense_id=suspense_id_of(account_id, order),
+        suspense_id=suspense_id_of(account_id, order.transaction_id),
         account_id=account_id,
         kind=kind,
         order=order,

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from stores.catalog import Change, Document, Entry, Said
 
 
+# what an event raises that this program can't fold
+UNFOLDABLE = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
+
+
 class Folding:
     """One partition of one service: its rows so far, and what each event changes of documents."""
 

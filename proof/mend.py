@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import ConsumerGroupState, Producer
 from confluent_kafka.admin import AdminClient
 
-from domain.decider import Overlay
-from proof.fold import events
+from domain.decider import Overlay, put
+from proof.fold import UNFOLDABLE, events
 from proof.reader import Reader
 
 if TYPE_CHECKING:
@@ -121,14 +121,10 @@ class Mend:
             event = self._codec.decode(record.value or b"")
             try:
                 changes = decider.evolve(Overlay(rows), event)
-            except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as exc:
+            except UNFOLDABLE as exc:
                 where = f"{record.topic}, partition {partition}, offset {record.offset}"
                 said = f"{type(exc).__name__}: {exc}"
                 kind = type(event).__name__
                 raise NoFold(f"{where}: this program can't fold {kind} ({said})") from exc
-            for key, row in changes.items():
-                if row is None:
-                    rows.pop(key, None)
-                else:
-                    rows[key] = row
+            put(rows, changes)
         return rows

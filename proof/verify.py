@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents.envelope import Input, code, place
 from domain.account import Account, Leg, LegState
-from domain.decider import Decider, Overlay, apply, handle
+from domain.decider import Decider, Overlay, apply, handle, put
 from domain.holds import Hold, HoldStatus
 from domain.ledger import CLEARING, SUSPENSE, sums
 from domain.saga import (
@@ -32,6 +32,7 @@ from domain.saga import (
     TransactionFailed,
 )
 from domain.suspense import SuspenseResolved
+from proof.fold import UNFOLDABLE
 from proof.reader import LogRecord
 from schemas.errors import Unreadable
 
@@ -186,15 +187,12 @@ def _decoded(evidence: Evidence, transactor: Transactor, record: LogRecord) -> A
 def _fold(evidence: Evidence, rows: dict[str, Any], events: list[Any]) -> None:
     try:
         changes = apply(evidence.decider, Overlay(rows), events)
-    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as exc:
+    except UNFOLDABLE as exc:
         names = ", ".join(type(event).__name__ for event in events)
         what = f"this program can't fold {names} ({type(exc).__name__}: {exc})"
         raise Different(evidence.where, what) from exc
+    put(rows, changes)
     for key, row in changes.items():
-        if row is None:
-            rows.pop(key, None)
-            continue
-        rows[key] = row
         if isinstance(row, Account):
             for currency, balance_minor in row.balances.items():
                 if row.available(currency) < 0:

@@ -23,6 +23,7 @@ from domain.audit import EntriesChained, unpacked
 from domain.blacklist import Blacklisted
 from domain.currency import Quote, Rate
 from domain.holds import Hold
+from domain.ledger import balances_of
 from domain.notification_rows import Notification
 from domain.payment_methods import PaymentMethod, owner_of
 from domain.payment_rows import Payment, Refund
@@ -403,7 +404,7 @@ def said(service: str, event: Any, headers: Mapping[str, bytes], place: tuple[in
 def entries(event_id: str, event: Any) -> Iterator[Entry]:
     """The ledger entries of a fact that moves money; none of any other."""
     postings: Sequence[Any] = getattr(event, "postings", ())
-    moved = getattr(event, "balances", ()) if postings else ()  # of system accounts alone: none
+    moved = balances_of(event) if postings else ()
     balances = {(one.account_id, one.currency): one.before_minor for one in moved}
     for number, posting in enumerate(postings):
         place = posting.account, posting.currency

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from domain.account import Account, OpenAccount, account_key
 from domain.currency import RATES, RateSource, SetRates
-from domain.decider import handle
+from domain.decider import handle, put
 from domain.saga import (
     Rail,
     Terms,
@@ -112,11 +112,7 @@ def _said(
     decider: Decider, rows: dict[RowKey, Row], message: Any, at_ms: int
 ) -> Iterator[tuple[str, Any]]:
     events, changes = handle(decider, rows, message, at_ms)
-    for key, row in changes.items():
-        if row is None:
-            rows.pop(key, None)
-        else:
-            rows[key] = row
+    put(rows, changes)
     for event in events:
         heard = [topic.split(".")[0] for topic, _ in (*route(event), *relays(event))]
         for hearer in heard:

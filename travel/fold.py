@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from agents.envelope import place
-from domain.decider import DUE, FORGET, Expiry, due_kind
+from domain.decider import DUE, FORGET, Expiry, due_kind, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,11 +120,7 @@ class Fold:
             if narrow and not self.takes(record):
                 continue
             self.events += 1
-            for key, row in evolve(rows, self._event(record)).items():
-                if row is None:
-                    rows.pop(key, None)
-                else:
-                    rows[key] = row
+            put(rows, evolve(rows, self._event(record)))
         return rows
 
     def step(self, record: LogRecord) -> Said:
@@ -132,11 +128,7 @@ class Fold:
         event = self._event(record)
         changes = self.decider.evolve(self.rows, event)
         before = {key: dict.get(self.rows, key) for key in changes}
-        for key, row in changes.items():
-            if row is None:
-                self.rows.pop(key, None)
-            else:
-                self.rows[key] = row
+        put(self.rows, changes)
         self.events += 1
         return Said(record, event, before, changes)
 

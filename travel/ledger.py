@@ -13,6 +13,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from domain.account import ACCOUNT, AccountOpened
+from domain.ledger import balances_of
 from domain.services import DECIDERS
 from proof.reader import Reader
 from streaming import partition_of
@@ -71,17 +72,12 @@ def ledger(
             sums[entry["currency"]] += entry["amount_minor"]
             if add is not None:
                 add(entry)
-        for balance in _balances(event):
+        for balance in balances_of(event):
             if balance.account_id == account_id and _moves(event, balance):
                 assert sums[balance.currency] == balance.after_minor, f"{event_id} of {account_id}"
     if add is None:
         begin(dict(sums))
     return sums
-
-
-def _balances(event: Any) -> tuple[Any, ...]:
-    """Of the accounts that it moves; a fact of system accounts alone has none."""
-    return getattr(event, "balances", ())
 
 
 def _moves(event: Any, balance: Any) -> bool:
@@ -109,7 +105,7 @@ def _facts(
 
 def _entries(event_id: str, event: Any, account_id: str) -> Iterator[dict[str, Any]]:
     order = event.order
-    after = {(b.account_id, b.currency): b.after_minor for b in _balances(event)}
+    after = {(b.account_id, b.currency): b.after_minor for b in balances_of(event)}
     for number, posting in enumerate(event.postings):
         if posting.account == account_id:
             yield {
