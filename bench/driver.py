@@ -21,7 +21,7 @@ import time
 import uuid
 from pathlib import Path
 
-from bench.work import Topics, create, fill, output_rate
+from bench.work import Topics, create, fill, output_rate, wait_for_outputs
 from deploy.local.kafka import STEADY, Kafka
 from deploy.local.places import local_directory
 
@@ -91,7 +91,7 @@ def floor(bootstrap: str, source: str, events: int) -> float:
 def contender(
     bootstrap: str, module: str, source: str, events: int, python: str = sys.executable
 ) -> float:
-    """Its rate over the first `events` outputs of all that the source holds."""
+    """Its rate until `events` of what the source holds are done."""
     topics = names(module.split("_", maxsplit=1)[0])
     create(bootstrap, {topics.output: STAMPED, f"{topics.output}-app.dead": {}})
     arguments = ["--bootstrap", bootstrap, "--name", f"{topics.output}-app", "--source", source,
@@ -108,10 +108,11 @@ def measured(bootstrap: str, output: str, events: int, command: list[str]) -> fl
             command, stdout=out, stderr=out, env={**os.environ, "PYTHONPATH": "."}
         )
     try:
-        rate = output_rate(bootstrap, output, events)
+        wait_for_outputs(bootstrap, output, events)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+    rate = output_rate(bootstrap, output)
     print(f"{events:,} events, {rate:,.0f}/s ({time.monotonic() - started:.0f} s in all)")
     return rate
 

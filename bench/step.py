@@ -160,7 +160,7 @@ class Bank:
         if not any(taken.values()):
             return False
         started = time.process_time()
-        cycle: Any = Cycle(app, self.broker)  # type: ignore[arg-type]
+        cycle: Any = Cycle(app)
         for n, records in taken.items():
             if records:
                 batch = Batch(cycle, _tp(topic, n), records)
@@ -168,13 +168,16 @@ class Bank:
                 await agent(_values(batch))
         for say in cycle._last:
             say()
-        changes = {part: part.encoded() for part in cycle.dirty}
-        for part, rows in changes.items():
+        cycle.changes = {part: part.encoded() for part in cycle.dirty}
+        cycle.seal()
+        produce = self.broker.produce
+        for _, _, to, key, value, partition, headers, at_ms in cycle.outputs:
+            produce(to, value, key, partition, None, None, at_ms, headers)
+        for part, rows in cycle.changes.items():
             self.rows += len(rows)
-            changelog = part.changelog
             for key, value in rows:
-                cycle.produce(changelog, key, value, part.partition)
-        for part, rows in changes.items():
+                produce(part.changelog, value, key, part.partition, None, None, 0, None)
+        for part, rows in cycle.changes.items():
             part.merge(rows, POSITION, 0)
         self.cpu_s += time.process_time() - started
         self.inputs += sum(map(len, taken.values()))

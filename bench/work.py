@@ -135,33 +135,38 @@ def fill(bootstrap: str, topic: str, count: int, seed: int = 7, keys: int = KEYS
     producer.flush(120)
 
 
-def output_rate(bootstrap: str, topic: str, count: int, timeout_s: float = 120) -> float:
-    """Events/s of a contender, read off its output topic; raises TimeoutError when outputs are missing.
-
-    Fails (AssertionError) when an output is there twice: a fast wrong answer is no rate.
-    """
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "rate",
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-        }
-    )
-    consumer.assign([TopicPartition(topic, p, 0) for p in range(PARTITIONS)])
-    seen: set[str] = set()
-    first, last, deadline = 1 << 62, 0, time.monotonic() + timeout_s
+def wait_for_outputs(bootstrap: str, topic: str, count: int, timeout_s: float = 120) -> None:
+    """Until a contender has committed about `count` outputs, markers of transactions included. Raises TimeoutError."""
+    consumer = _reader(bootstrap)
+    deadline = time.monotonic() + timeout_s
     try:
-        while len(seen) < count:
+        while (ends := sum(consumer.get_watermark_offsets(p, 5)[1] for p in _parts(topic))) < count:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{topic}: {len(seen)} of {count} outputs after {timeout_s} s")
+                raise TimeoutError(f"{topic}: {ends} of {count} outputs after {timeout_s} s")
+            time.sleep(0.1)
+    finally:
+        consumer.close()
+
+
+def output_rate(bootstrap: str, topic: str) -> float:
+    """Events/s of a contender that has ended, read off its output topic.
+
+    Not read while it works: a reader would take a third of a core from it. Fails (AssertionError) when an output
+    is there twice: a fast wrong answer is no rate.
+    """
+    consumer = _reader(bootstrap)
+    consumer.assign(_parts(topic))
+    seen: set[str] = set()
+    first, last, ended = 1 << 62, 0, 0
+    try:
+        while ended < PARTITIONS:
             for message in consumer.consume(10_000, 0.5):
                 error = message.error()
                 if error is not None:
-                    if error.code() == KafkaError._PARTITION_EOF:
-                        continue
-                    raise KafkaException(error)
+                    if error.code() != KafkaError._PARTITION_EOF:
+                        raise KafkaException(error)
+                    ended += 1
+                    continue
                 deposit_id = decode(DEPOSITED, message.value())["deposit_id"]
                 assert deposit_id not in seen, f"{topic}: {deposit_id} twice"
                 seen.add(deposit_id)
@@ -169,4 +174,21 @@ def output_rate(bootstrap: str, topic: str, count: int, timeout_s: float = 120) 
                 first, last = min(first, at), max(last, at)
     finally:
         consumer.close()
-    return count / max(1, last - first) * 1000
+    return len(seen) / max(1, last - first) * 1000
+
+
+def _parts(topic: str) -> list[TopicPartition]:
+    return [TopicPartition(topic, p, 0) for p in range(PARTITIONS)]
+
+
+def _reader(bootstrap: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "rate",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+        }
+    )

@@ -1,7 +1,14 @@
-"""The loop that carries it all: poll -> agents -> offsets and changelog -> commit, one transaction a cycle.
+"""The loop that carries it all: poll -> agents -> outputs, changelog and offsets -> commit, one transaction a cycle.
+
+    Kafka thread   poll ........... commit 1 | poll | commit 2 | poll | commit 3
+    event loop          agents 1 -> agents 2 -----> agents 3 -----> ...
+
+What agents write is kept until they are done; only then their transaction begins, so it is open no longer than its
+commit takes. Under backlog the agents work on the next cycle meanwhile, on top of rows that are not committed yet:
+when that commit fails, or a rebalance comes between, the work is dropped, and nobody has seen it.
 
 All librdkafka calls of the consumer and all blocking calls of the transaction are made by one thread (the
-Kafka thread); agents run in the event loop. Between two polls no transaction is open, so the rebalance call-backs
+Kafka thread); agents run in the event loop. In a poll no transaction is open, so the rebalance call-backs
 (they run inside of poll) never find one. Records that were read wait in buffers here until they are committed:
 an abort needs no seek, the same records are simply taken again.
 
@@ -19,7 +26,7 @@ from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import (
@@ -61,12 +68,15 @@ from streaming.stores import MemoryStore, Store
 from streaming.tables import TablePartition, TableView
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 
     from streaming.context import Batch
+    from streaming.cycle import Output
 from streaming.crashes import Crashes
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 UNKNOWN_COMMIT_S = 60.0  # how long a commit without an answer is asked for again
 # of one question: where a record was refused librdkafka waits all of it, and says so when asked again
@@ -75,6 +85,10 @@ COORDINATOR_S = 3.0  # pause between two looks at the group's coordinator
 OUTAGE_S = 180.0  # how long transactions may fail in a row before the process is started anew
 NEW_TOPIC_S = 5.0  # how long a topic may be unknown before it is missing
 FIRST_READ_S = 10.0  # how long after the start an agent's body may take to begin to read
+# How long a thread may keep the interpreter from another one, in the whole process: a commit wakes the Kafka thread
+# a few times while agents compute, and Python lets it wait 5 ms each time.
+SWITCH_S = 0.0005
+WRITE_EVERY = 1000  # records given to librdkafka after which others in the event loop have a turn
 CRASHES = 3  # starts without a commit after which records are taken one by one
 
 
@@ -194,6 +208,7 @@ class Consumer(Service, ConsumerT):
 
     async def on_start(self) -> None:
         driver = self.driver
+        sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
         self._admin = Admin(driver.client(self.app_id))
         self._held = held.Held(self.app_id, self._admin)
         self._producer = KafkaProducer(driver.producer(self.app_id))
@@ -216,11 +231,13 @@ class Consumer(Service, ConsumerT):
 
     async def on_stop(self) -> None:
         await self.finish()
-        self._crashes.survived()
         if self._assignment is not None:
             self._assignment.token.event.set()
         if self._consumer is not None:
             await self._call(self._consumer.close)
+        await self._call(
+            self._crashes.survived
+        )  # where an assignment may just have said that it begins
         self._drop_assignment()
         loop = asyncio.get_running_loop()
         if self._standby is not None:
@@ -581,6 +598,7 @@ class Consumer(Service, ConsumerT):
 
     def _begin_reading(self, assignment: Assignment) -> None:
         """In the Kafka thread, between two polls."""
+        assignment.token.check()
         if assignment is not self._assignment:
             raise Cancelled
         assert self._consumer is not None
@@ -651,8 +669,9 @@ class Consumer(Service, ConsumerT):
             while not (self.should_stop or self._ending):
                 self._idle.clear()
                 work = await self._call(self._poll)
-                if work:
-                    await self._cycle(work)
+                cycle = await self._worked(work) if work else None
+                while cycle is not None:
+                    cycle = await self._conclude(cycle)
                 self._idle.set()
         except asyncio.CancelledError:
             raise
@@ -663,32 +682,42 @@ class Consumer(Service, ConsumerT):
 
     def _poll(self) -> dict[TP, list[Any]]:
         """In the Kafka thread: read what is there, and choose the records of the next cycle."""
-        assert self._consumer is not None
         assert self._producer is not None
-        consumer = self._consumer
         self._producer.poll(0)
         if self._failure_pause_s:
             time.sleep(self._failure_pause_s)
         timeout_s = self.driver.poll_timeout_s
         if any(self._takeable(tp) for tp in self._buffers):
             timeout_s = min(max(0.0, self._next_cycle_s - time.monotonic()), timeout_s)
-        head = consumer.poll(timeout_s)
-        self._last_poll = time.monotonic()
-        if head is not None:
-            self._take_in([head, *consumer.consume(self.driver.batch_max, 0)])
-        self._flow()
-        if self._last_poll >= self._lag_at_s:
-            self._measure_lag()
+        self._read(timeout_s, 2 * self.driver.batch_max)  # a second batch is worked on beside
         if self._last_poll < self._next_cycle_s and not self._paused:
             return {}
         work = self._choose()
-        if work:
-            group = consumer.consumer_group_metadata()
-            if not is_member(group):  # ejected, and not told yet: nothing could be committed
-                time.sleep(0.01)
-                return {}
-            self._group = group
+        if work and not self._is_member():  # ejected, and not told yet: nothing could be committed
+            time.sleep(0.01)
+            return {}
         return work
+
+    def _poll_between(self, cycle: Cycle) -> bool:
+        """In the Kafka thread, before a cycle that was worked on ahead begins: whether it still may."""
+        self._read(0.0, self.driver.batch_max)
+        return self._assignment is cycle.assignment and self._is_member()
+
+    def _read(self, timeout_s: float, count: int) -> None:
+        assert self._consumer is not None
+        head = self._consumer.poll(timeout_s)
+        self._last_poll = time.monotonic()
+        if head is not None:
+            self._take_in([head, *self._consumer.consume(count, 0)])
+        self._flow()
+        if self._last_poll >= self._lag_at_s:
+            self._measure_lag()
+
+    def _is_member(self) -> bool:
+        """Learn the group's metadata as of this poll."""
+        assert self._consumer is not None
+        self._group = self._consumer.consumer_group_metadata()
+        return is_member(self._group)
 
     def _take_in(self, messages: list[Any]) -> None:
         """Into the buffers. The next offset is looked up where the source changes, not for each record."""
@@ -815,70 +844,190 @@ class Consumer(Service, ConsumerT):
                 return head[:n] or head[:1]
         return head
 
+    def _ahead(self, cycle: Cycle) -> Cycle | None:
+        """The next cycle, to be worked on while this one commits: under backlog, when nothing is suspected.
+
+        In the event loop: the Kafka thread does not poll now, so that buffers and assignment stay as they are.
+        """
+        if (
+            self.should_stop
+            or self._ending
+            or self.driver.gather_s
+            or self._suspects
+            or self._careful is not None
+            or self._given_up
+        ):
+            return None
+        taken = {batch.tp: len(batch.records) for batch in cycle.batches}
+        more = {tp: len(buffer) - taken.get(tp, 0) for tp, buffer in self._buffers.items()}
+        ready = [tp for tp, count in more.items() if count]
+        if sum(more.values()) < max(1, self.driver.batch_max // 2):
+            return None
+        share = max(1, self.driver.batch_max // len(ready))
+        metrics.AHEAD.labels(self.app_id).inc()
+        return self._new_cycle(
+            {
+                tp: list(islice(self._buffers[tp], start := taken.get(tp, 0), start + share))
+                for tp in ready
+            }
+        )
+
     # -- one cycle --------------------------------------------------------------------------------
 
-    async def _cycle(self, work: dict[TP, list[Any]]) -> None:
-        assert self._producer is not None
-        cycle = Cycle(self.app, self._producer, self.driver.faults)
-        self._producer.begin_transaction()
-        self._fault("begun")
+    def _new_cycle(self, work: dict[TP, list[Any]]) -> Cycle:
+        cycle = Cycle(self.app, self._group, self._assignment)
         if self._careful is not None and self._careful.crashed:
             [(tp, [record])] = work.items()
             self._crashes.works_on(_place(tp, record.offset()))
-        try:
-            for tp, records in work.items():
-                cycle.add(tp, records, self._channels(cycle, tp, records))
-        except KafkaException as exc:  # the dead letter can't be written
-            cycle.closed = True
-            return await self._roll_back(cycle, RecordFailed(tp, records[0].offset(), exc))
-        # two round trips to the coordinator that overlap with the agents' work
-        offsets = asyncio.ensure_future(self._call(self._send_offsets, cycle))
-        error: BaseException | None = None
+        for tp, records in work.items():
+            aside = self._aside(tp, records[0])
+            batch = cycle.add(tp, records, () if aside else self.app.topics.channels_of(tp))
+            if aside:
+                self._dead_letter(batch, 0, aside)
+        return cycle
+
+    async def _worked(self, work: dict[TP, list[Any]]) -> Cycle:
+        cycle = self._new_cycle(work)
+        await self._run(cycle)
+        return cycle
+
+    async def _run(self, cycle: Cycle) -> None:
+        """Let the agents work. Their failure is the cycle's; raises Stuck when one does not come back."""
         try:
             await cycle.run(self.driver.cycle_timeout_s)
-        except (RecordFailed, KafkaException) as exc:
-            error = exc
+            cycle.changes = self._encode(cycle)
+        except (RecordFailed, KafkaException, CommitFailed) as exc:
+            cycle.error = exc
         except Stuck:
             at = [(b.tp, b.records[b.pos].offset()) for b in cycle.batches if b.pos is not None]
             self._crashes.hung(_place(tp, offset) for tp, offset in at)
             raise
-        cycle.closed = True
-        ended = time.perf_counter()
-        try:
-            await self._sent(offsets)
-            if error is None:
-                changes = self._encode(cycle)
-                await self._call(self._commit, cycle, changes)
-        except (KafkaException, CommitFailed) as exc:
-            error = exc if error is None or _hides_the_cause(error) else error
+        finally:
+            cycle.close()
+
+    async def _conclude(self, cycle: Cycle) -> Cycle | None:
+        """Commit what the agents made of a cycle, or roll it back.
+
+        Answers the cycle that they worked on meanwhile, to be concluded next; None when there is none.
+        """
+        error, ahead, working = cycle.error, None, None
+        if error is None:
+            error = await self._write(cycle)
+        if error is None:
+            ahead = self._ahead(cycle)
+            working = None if ahead is None else asyncio.ensure_future(self._run(ahead))
+            try:
+                error = await self._commit(cycle)
+                if error is None:
+                    self._merge(cycle)
+                elif ahead is not None:
+                    ahead.error = error  # it saw rows that will not be
+                if working is not None:
+                    await working
+            finally:
+                if working is not None:
+                    working.cancel()
         if error is not None:
-            if _hides_the_cause(error):
-                error = await self._sent(self._call(self._cause, cycle, error))
-            return await self._roll_back(cycle, error)
-        self._fault("committed")
-        self._merge(cycle, changes)
-        metrics.COMMIT_S.labels(self.app_id).observe(time.perf_counter() - ended)
+            await self._roll_back(cycle, error, ahead)
+            return None
+        if ahead is None or await self._call(self._poll_between, ahead):
+            return ahead
+        ahead.drop()  # a rebalance: whoever has the partitions now takes its records
         return None
+
+    async def _write(self, cycle: Cycle) -> BaseException | None:
+        """Begin the transaction, and hand to librdkafka all that the agents wrote, rows and positions.
+
+        Answers why it can't be, a record named where one is known.
+        """
+        assert self._producer is not None
+        for tp in self._next_offsets(cycle):
+            assert tp in self._buffers, f"{tp} was lost inside of a cycle"
+        cycle.seal()
+        self._producer.begin_transaction()
+        cycle.begun = True
+        self._fault("begun")
+        try:
+            async for outputs in _in_turns(cycle.outputs):
+                self._write_outputs(outputs)
+            for part, changes in cycle.changes.items():
+                async for rows in _in_turns(changes):
+                    self._write_rows(part.changelog, part.partition, rows)
+            cycle.positions = self._positions(cycle)
+            self._delivered_offsets.clear()
+            for task, position in cycle.positions.items():
+                for topic in self.changelogs.values():
+                    self._produce(topic, POSITION_KEY, position, task, self._position_delivered)
+        except (RecordFailed, KafkaException) as exc:
+            return await self._refused(cycle, exc)
+        return None
+
+    def _write_outputs(self, outputs: list[Output]) -> None:
+        """Raises RecordFailed for one that can't be written."""
+        assert self._producer is not None
+        produce, faults = self._producer.produce, self.driver.faults
+        for batch, pos, topic, key, value, partition, headers, at_ms in outputs:
+            try:
+                try:
+                    produce(topic, value, key, partition, None, None, at_ms, headers)
+                except BufferError:
+                    self._produce(topic, key, value, partition, None, at_ms, headers)
+            except Exception as exc:
+                if batch is None:
+                    raise
+                raise RecordFailed(batch.tp, batch.records[pos].offset(), exc) from exc
+            if faults is not None:
+                faults("produced")
+
+    def _write_rows(
+        self, changelog: str, partition: int, rows: list[tuple[bytes, bytes | None]]
+    ) -> None:
+        assert self._producer is not None
+        produce = self._producer.produce
+        for key, value in rows:
+            try:
+                produce(changelog, value, key, partition)
+            except BufferError:
+                self._produce(changelog, key, value, partition)
+
+    async def _commit(self, cycle: Cycle) -> BaseException | None:
+        """Send the offsets and commit. Answers why it must be aborted."""
+        began = time.perf_counter()
+        try:
+            await self._sent(self._call(self._commit_transaction, cycle), cycle)
+        except KafkaException as exc:
+            return await self._refused(cycle, exc) if _hides_the_cause(exc) else exc
+        self._fault("committed")
+        metrics.COMMIT_S.labels(self.app_id).observe(time.perf_counter() - began)
+        return None
+
+    async def _refused(self, cycle: Cycle, error: BaseException) -> BaseException:
+        """Why this transaction can't be committed, once it may be aborted.
+
+        Its offsets are sent, though they will not count: a write that was refused because another one had failed
+        does not say why, this does. And the coordinator knows the transaction then. To abort one that it has not
+        heard of, right after a commit, is a fatal error to librdkafka.
+        """
+        answer = await self._sent(self._call(self._cause, cycle, error), cycle)
+        return answer if _hides_the_cause(error) else error
 
     def _fault(self, point: str) -> None:
         if self.driver.faults is not None:
             self.driver.faults(point)
 
-    def _channels(self, cycle: Cycle, tp: TP, records: list[Any]) -> list[Any]:
-        """Who reads these records: the agents, or nobody when the one record is to be put aside."""
-        record = records[0]
-        suspect = self._suspects.get(tp)
-        policy = self._policy(tp.topic)
+    def _aside(self, tp: TP, record: Any) -> str:
+        """Why nobody reads this record, alone in its batch, and it goes to the dead letters; empty when not."""
         if record.offset() in self._given_up.get(tp, ()):
-            self._dead_letter(cycle, tp, record, "given up by an operator")
-            return []
-        failed = suspect is not None and suspect.offset == record.offset()
-        if failed and policy.on_error == "dead-letter":
-            assert suspect is not None
-            if suspect.attempts >= self.driver.attempts:
-                self._dead_letter(cycle, tp, record, f"failed {suspect.attempts} times")
-                return []
-        return list(self.app.topics.channels_of(tp))
+            return "given up by an operator"
+        suspect = self._suspects.get(tp)
+        if (
+            suspect is not None
+            and suspect.offset == record.offset()
+            and suspect.attempts >= self.driver.attempts
+            and self._policy(tp.topic).on_error == "dead-letter"
+        ):
+            return f"failed {suspect.attempts} times"
+        return ""
 
     def _policy(self, topic: str) -> Any:
         return self.app.policy_of(topic)
@@ -893,9 +1042,10 @@ class Consumer(Service, ConsumerT):
         key = (batch.tp, record.offset())
         if key not in batch.cycle.put_aside:
             batch.cycle.put_aside.add(key)
-            self._dead_letter(batch.cycle, batch.tp, record, str(poison))
+            self._dead_letter(batch, batch.pos or 0, str(poison))
 
-    def _dead_letter(self, cycle: Cycle, tp: TP, record: Any, reason: str) -> None:
+    def _dead_letter(self, batch: Batch, pos: int, reason: str) -> None:
+        tp, record = batch.tp, batch.records[pos]
         topic = self._policy(tp.topic).dead_letters
         origin = f"{tp.topic}-{tp.partition}@{record.offset()}"
         log.error("%s: %s goes to %s: %s", self.app_id, origin, topic, reason)
@@ -907,7 +1057,9 @@ class Consumer(Service, ConsumerT):
             ("dead_letter_offset", str(record.offset()).encode()),
             ("dead_letter_app", self.app_id.encode()),
         ]
-        cycle.produce(topic, record.key(), record.value(), headers=headers)
+        batch.cycle.outputs.append(
+            (batch, pos, topic, record.key(), record.value(), -1, headers, 0)
+        )
         metrics.DEAD_LETTERS.labels(self.app_id, tp.topic).inc()
 
     def _next_offsets(self, cycle: Cycle) -> dict[TP, int]:
@@ -926,7 +1078,7 @@ class Consumer(Service, ConsumerT):
         while True:
             left_s = max(1.0, deadline - time.monotonic())
             try:
-                self._producer.send_offsets_to_transaction(offsets, self._group, left_s)
+                self._producer.send_offsets_to_transaction(offsets, cycle.group, left_s)
                 break
             except KafkaException as exc:
                 error = kafka_error(exc)
@@ -939,8 +1091,8 @@ class Consumer(Service, ConsumerT):
                 time.sleep(0.02)
         self._fault("offsets")
 
-    async def _sent(self, sending: Awaitable[Any]) -> Any:
-        """Wait until the offsets are sent, or refused.
+    async def _sent(self, sending: Awaitable[Any], cycle: Cycle) -> Any:
+        """Wait for what sends offsets, and whatever it does then.
 
         librdkafka may wait for ever for a coordinator that is gone (its issues 5456 and 5511). Raises Stuck
         when the coordinator answers others meanwhile, or after OUTAGE_S.
@@ -949,12 +1101,14 @@ class Consumer(Service, ConsumerT):
         waited_s = self.driver.transaction_timeout_s + 2
         future = asyncio.ensure_future(sending)
         while not (await asyncio.wait({future}, timeout=waited_s))[0]:
+            if cycle.offsets_sent:
+                break
             waited_s = COORDINATOR_S
             answers += await asyncio.to_thread(self._coordinator_answers)
             seconds = time.monotonic() - started
             if answers > 1 or seconds > OUTAGE_S:
                 raise Stuck(f"{self.app_id}: offsets are not sent after {seconds:.0f} s")
-        return future.result()
+        return await future
 
     def _coordinator_answers(self) -> bool:
         """Whether the group's coordinator answers a client that remembers no other one."""
@@ -990,26 +1144,10 @@ class Consumer(Service, ConsumerT):
         tasks = {batch.partition for batch in cycle.batches}
         return {task: self._topology.position(self._after(cycle, task)).dumps() for task in tasks}
 
-    def _commit(
-        self, cycle: Cycle, changes: dict[TablePartition, list[tuple[bytes, bytes | None]]]
-    ) -> None:
-        """In the Kafka thread: changelog, positions, commit. Raises KafkaException when it must be aborted."""
-        assert self._producer is not None
-        produce = self._producer.produce
-        for tp in self._next_offsets(cycle):
-            assert tp in self._buffers, f"{tp} was lost inside of a cycle"
-        for part, records in changes.items():
-            topic, partition = part.changelog, part.partition
-            for key, value in records:
-                try:
-                    produce(topic, value, key, partition)
-                except BufferError:
-                    self._produce(topic, key, value, partition)
-        cycle.positions = self._positions(cycle)
-        self._delivered_offsets.clear()
-        for task, position in cycle.positions.items():
-            for topic in self.changelogs.values():
-                self._produce(topic, POSITION_KEY, position, task, self._position_delivered)
+    def _commit_transaction(self, cycle: Cycle) -> None:
+        """In the Kafka thread. Raises KafkaException when it must be aborted."""
+        self._send_offsets(cycle)
+        cycle.offsets_sent = True
         self._fault("before commit")
         self._ask_for_commit()
         self._await_reports(len(cycle.positions) * len(self.changelogs))
@@ -1043,15 +1181,20 @@ class Consumer(Service, ConsumerT):
     def _produce(
         self,
         topic: str,
-        key: bytes,
+        key: bytes | None,
         value: bytes | None,
         partition: int,
         delivered: Any = None,
+        timestamp_ms: int = 0,
+        headers: Any = None,
     ) -> None:
+        """Wait while librdkafka's queue is full: the broker is slower than we are."""
         assert self._producer is not None
         while True:
             try:
-                return self._producer.produce(topic, value, key, partition, delivered)
+                return self._producer.produce(
+                    topic, value, key, partition, delivered, None, timestamp_ms, headers
+                )
             except BufferError:
                 self._producer.poll(0.01)
 
@@ -1076,9 +1219,7 @@ class Consumer(Service, ConsumerT):
                     log.warning("%s: asks for the commit again: %s", self.app_id, error)
                 time.sleep(0.02)
 
-    def _merge(
-        self, cycle: Cycle, changes: dict[TablePartition, list[tuple[bytes, bytes | None]]]
-    ) -> None:
+    def _merge(self, cycle: Cycle) -> None:
         """The transaction is committed: state, positions and buffers move in one synchronous step."""
         self._fault("before merge")
         for task, position in cycle.positions.items():
@@ -1089,7 +1230,7 @@ class Consumer(Service, ConsumerT):
                     self._stores[name, task].apply((), position, next_offset, time.time())
                 else:
                     part = table.held[task]
-                    part.merge(changes.get(part, []), position, next_offset)
+                    part.merge(cycle.changes.get(part, []), position, next_offset)
         for batch in cycle.batches:
             buffer = self._buffers[batch.tp]
             for _ in batch.records:
@@ -1103,7 +1244,7 @@ class Consumer(Service, ConsumerT):
         records = sum(len(batch.records) for batch in cycle.batches)
         metrics.TRANSACTIONS.labels(self.app_id).inc()
         metrics.RECORDS.labels(self.app_id).inc(records)
-        metrics.OUTPUTS.labels(self.app_id).inc(cycle.sent)
+        metrics.OUTPUTS.labels(self.app_id).inc(len(cycle.outputs))
         metrics.BATCH_SIZE.labels(self.app_id).observe(records)
 
     def _settle(self, batch: Batch) -> None:
@@ -1129,13 +1270,18 @@ class Consumer(Service, ConsumerT):
 
     # -- when it fails ----------------------------------------------------------------------------
 
-    async def _roll_back(self, cycle: Cycle, error: BaseException) -> None:
+    async def _roll_back(
+        self, cycle: Cycle, error: BaseException, ahead: Cycle | None = None
+    ) -> None:
+        """Forget what the agents made of a cycle, and of the one `ahead` that built on it."""
         metrics.ABORTS.labels(self.app_id).inc()
-        for part in cycle.dirty:
-            part.drop()
+        cycle.drop()
+        if ahead is not None:
+            ahead.drop()
         if isinstance(error, KafkaException) and is_fatal(kafka_error(error)):
             raise Fenced(f"{self.app_id}: {kafka_error(error).str()}") from error
-        await self._call(self._abort, error)
+        if cycle.begun:
+            await self._call(self._abort, error)
         if isinstance(error, RecordFailed) and not isinstance(error.cause, KafkaException):
             return self._suspect(error.tp, error.offset, error.cause)
         if isinstance(error, RecordFailed) and not _transaction_broken(error.cause):
@@ -1273,6 +1419,14 @@ class Consumer(Service, ConsumerT):
 
     getmany = perform_seek = seek = seek_wait = highwater = _ours
     highwaters = earliest_offsets = _ours
+
+
+async def _in_turns(records: list[Item]) -> AsyncIterator[list[Item]]:
+    """The records in parts: between two of them others in the event loop have a turn."""
+    for start in range(0, len(records), WRITE_EVERY):
+        if start:
+            await asyncio.sleep(0)
+        yield records[start : start + WRITE_EVERY]
 
 
 def is_member(metadata: bytes) -> bool:

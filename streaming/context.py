@@ -91,25 +91,25 @@ def enter(batch: Batch) -> None:
     _batch.set(batch)
 
 
+working_batch = _batch.get  # the batch that the running task works for, unchecked
+
+
 def current_batch() -> Batch | None:
     """The batch that the running task works for; None outside of agents.
 
-    Raises Misuse in a task that outlived its transaction.
+    Raises Misuse in a task that outlived its transaction, and in another thread.
     """
     batch = _batch.get()
-    if batch is None:
-        return None
-    cycle = batch.cycle
-    if get_ident() != cycle.thread:
-        raise Misuse(
-            f"{batch} is worked on in another thread: let the thread answer, and send or write in the agent"
-        )
-    if cycle.closed:
+    if batch is None or get_ident() == batch.cycle.thread:
+        return batch
+    if batch.cycle.closed:
         raise Misuse(
             f"the transaction of {batch} is closed: work that an agent starts must be awaited by it before "
             f"it asks for the next record"
         )
-    return batch
+    raise Misuse(
+        f"{batch} is worked on in another thread: let the thread answer, and send or write in the agent"
+    )
 
 
 def running_batch() -> Batch | None:

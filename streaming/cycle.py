@@ -10,33 +10,37 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from streaming.context import Batch
+from streaming.context import Batch, working_batch
 from streaming.errors import Stuck
 
 if TYPE_CHECKING:
-    from confluent_kafka import Producer
+    from collections.abc import Callable, Iterable
+
     from faust.types import TP
 
     from streaming.tables import TablePartition
 
-Faults = Callable[[str], None] | None
+# by whom: batch and index of the record, None at the cycle's end; topic, key, value, partition, headers, Unix ms
+Output = tuple[Batch | None, int, str, bytes | None, bytes | None, int, Any, int]
 
 
 class Cycle:
-    """The open transaction: what is delivered to agents, and what they wrote."""
+    """What is delivered to agents, and what they wrote: nothing of it has left the process before `begun`."""
 
-    def __init__(self, app: Any, producer: Producer, faults: Faults = None) -> None:
-        self.app, self.producer, self.faults = app, producer, faults
+    def __init__(self, app: Any, group: Any = None, assignment: Any = None) -> None:
+        """`group`: metadata of the poll that read the records; `assignment`: what they were read under."""
+        self.app, self.group, self.assignment = app, group, assignment
         self.batches: list[Batch] = []
+        self.outputs: list[Output] = []
         self.dirty: dict[TablePartition, None] = {}  # an ordered set
-        self.sent = 0
-        self.thread = get_ident()
-        self.closed = False
-        self.positions: dict[int, bytes] = {}  # new position record by task, once committing
+        self.changes: dict[TablePartition, list[tuple[bytes, bytes | None]]] = {}  # once worked
+        self.thread = get_ident()  # where its agents may write; none once it is closed
+        self.begun = False  # its Kafka transaction is, and must be committed or aborted
+        self.offsets_sent = False
+        self.positions: dict[int, bytes] = {}  # new position record by task, once begun
         self.put_aside: set[tuple[TP, int]] = set()
         self.error: BaseException | None = None
         self._todo: dict[int, deque[tuple[Any, Batch]]] = defaultdict(deque)  # by task
@@ -101,19 +105,28 @@ class Cycle:
         headers: Any = None,
         timestamp_ms: int = 0,
     ) -> None:
-        """Add an output to the transaction; librdkafka sends it in the background at once.
+        """Add an output of the running record. `headers` must not be changed any more.
 
-        Raises KafkaException for what can never be written (too large, unknown partition).
+        What can't be written (too large, unknown partition) fails this record when the transaction is written.
         """
-        self.sent += 1
-        while True:
-            try:
-                self.producer.produce(
-                    topic, value, key, partition, None, None, timestamp_ms, headers
-                )
-            except BufferError:  # the local queue is full: the broker is slower than we are
-                self.producer.poll(0.01)
-                continue
-            if self.faults is not None:
-                self.faults("produced")
-            return
+        batch = working_batch()
+        pos = 0 if batch is None or batch.pos is None else batch.pos
+        self.outputs.append((batch, pos, topic, key, value, partition, headers, timestamp_ms))
+
+    @property
+    def closed(self) -> bool:
+        """The agents are done: what they left behind may write nothing more."""
+        return not self.thread
+
+    def close(self) -> None:
+        self.thread = 0
+
+    def seal(self) -> None:
+        """Its rows are on their way to the log: what agents write from here on is of the next cycle."""
+        for part in self.dirty:
+            part.seal(self.changes[part])
+
+    def drop(self) -> None:
+        """Its rows will never be."""
+        for part in self.dirty:
+            part.drop()

@@ -3,7 +3,12 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 TRANSACTIONS = Counter("streaming_transactions_total", "Committed transactions", ["app"])
-ABORTS = Counter("streaming_aborts_total", "Aborted transactions", ["app"])
+ABORTS = Counter(
+    "streaming_aborts_total", "Transactions aborted, or given up before they began", ["app"]
+)
+AHEAD = Counter(
+    "streaming_ahead_total", "Batches worked on while the one before was committed", ["app"]
+)
 RECORDS = Counter("streaming_records_total", "Records processed and committed", ["app"])
 OUTPUTS = Counter("streaming_outputs_total", "Records written by agents and committed", ["app"])
 DEAD_LETTERS = Counter("streaming_dead_letters_total", "Records put aside", ["app", "topic"])
@@ -15,7 +20,7 @@ BATCH_SIZE = Histogram(
 )
 COMMIT_S = Histogram(
     "streaming_commit_seconds",
-    "From the agents' end to the committed transaction",
+    "From the outputs handed over to the committed transaction",
     ["app"],
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )

@@ -64,10 +64,8 @@ class MemoryStore:
     ) -> None:
         changes = list(changes)
         self.data.update(changes)  # type: ignore[arg-type]  # without the deleted ones, in a moment
-        for key, value in changes:
-            if (
-                value is None and self.data.get(key, b"") is None
-            ):  # its last word, in the log's order
+        for key in [key for key, value in changes if value is None]:
+            if self.data.get(key, b"") is None:  # its last word, in the log's order
                 del self.data[key]
         if position is not None:
             self.position = position

@@ -108,12 +108,13 @@ class Stream(faust.Stream[Any]):
             batch = await self._next_batch()
             if batch is None:
                 return
-            cycle = batch.cycle
+            cycle, turn = batch.cycle, YIELD_EVERY
             for n, record in enumerate(batch.records):
                 if cycle.error is not None:  # another agent failed: this transaction is lost
                     break
                 batch.pos = n
-                if n and not n % YIELD_EVERY:
+                if n == turn:
+                    turn += YIELD_EVERY
                     await asyncio.sleep(0)
                 data = record.value()
                 try:

@@ -1,8 +1,10 @@
-"""Tables: a committed store per partition, and an overlay of the open transaction over it.
+"""Tables: a committed store per partition, and over it the rows of the cycle that commits and of the one in work.
+
+    store (committed) <- sealed (its transaction is being committed) <- overlay (agents write)
 
 In an agent a table is the partition of the record being processed: reads see the agent's own writes, each
-changed key is encoded once, at the commit. After an abort the overlay is dropped. Outside of agents a table
-is read through `table.partition(n)`: committed data, only of partitions that this process holds.
+changed key is encoded once, when the agents are done. After an abort both upper layers are dropped. Outside of
+agents a table is read through `table.partition(n)`: committed data, only of partitions that this process holds.
 """
 
 from __future__ import annotations
@@ -41,11 +43,12 @@ class Watcher(Protocol):
 class TablePartition:
     """One partition of one table. `store` only ever holds committed data."""
 
-    __slots__ = ("cache", "loads", "overlay", "partition", "store", "table")
+    __slots__ = ("cache", "loads", "overlay", "partition", "sealed", "store", "table")
 
     def __init__(self, table: Table, partition: int, store: Store) -> None:
         self.table, self.partition, self.store = table, partition, store
         self.overlay: dict[bytes, Any] = {}
+        self.sealed: dict[bytes, Any] = {}  # as bytes where values may change in place
         self.cache: dict[bytes, Any] = {}
         self.loads = table.loads
 
@@ -54,11 +57,15 @@ class TablePartition:
         return str(self.table.changelog_topic_name)
 
     def get(self, key: bytes) -> Any:
-        """The value that the open transaction sees; None when there is none."""
+        """The value that the running cycle sees; None when there is none."""
         value = self.overlay.get(key)
         if value is None:
-            value = self.cache.get(key)
-            return self.committed(key) if value is None else value
+            value = self.sealed.get(key)
+            if value is None:
+                value = self.cache.get(key)
+                return self.committed(key) if value is None else value
+            if value is not DELETED and not self.table.immutable:
+                value = self.loads(value)
         return None if value is DELETED else value
 
     def committed(self, key: bytes) -> Any:
@@ -80,32 +87,45 @@ class TablePartition:
         self.cache[key] = value
 
     def encoded(self) -> list[tuple[bytes, bytes | None]]:
-        """What the open transaction changed, as changelog records; bytes stay as they are."""
+        """What the running cycle changed, as changelog records; bytes stay as they are."""
         dumps = self.table.dumps
         return [
             (key, None if v is DELETED else v if type(v) is bytes else dumps(v))
             for key, v in self.overlay.items()
         ]
 
+    def seal(self, changes: list[tuple[bytes, bytes | None]]) -> None:
+        """The running cycle is done, with these changes; the next one begins on top of it."""
+        assert not self.sealed, (
+            "a cycle begins its transaction while another one is being committed"
+        )
+        if self.table.immutable:
+            self.sealed = self.overlay
+        else:
+            self.sealed = {k: DELETED if data is None else data for k, data in changes}
+        self.overlay = {}
+
     def merge(
         self, changes: list[tuple[bytes, bytes | None]], position: bytes, next_offset: int
     ) -> None:
-        """The transaction is committed: its changes are state now. One synchronous step."""
+        """What was sealed is committed: its changes are state now. One synchronous step."""
         self.store.apply(changes, position, next_offset, time.time())
-        overlay, self.overlay = self.overlay, {}
-        if self.table.immutable:
-            if len(self.cache) + len(overlay) > CACHED:
+        sealed, self.sealed = self.sealed, {}
+        table = self.table
+        if table.immutable:
+            if len(self.cache) + len(sealed) > CACHED:
                 self.cache.clear()
-            self.cache.update(overlay)
-            for key, value in changes:
-                if value is None:
-                    self.cache.pop(key, None)
-        if overlay and self.table.watcher is not None:
-            seen = {key: None if value is DELETED else value for key, value in overlay.items()}
-            self.table.watcher.committed(self.partition, seen)
+            self.cache.update(sealed)
+            for key in [key for key, value in changes if value is None]:
+                self.cache.pop(key, None)
+        if sealed and table.watcher is not None:
+            loads: Callable[[Any], Any] = (lambda value: value) if table.immutable else self.loads
+            seen = {k: None if value is DELETED else loads(value) for k, value in sealed.items()}
+            table.watcher.committed(self.partition, seen)
 
     def drop(self) -> None:
-        """The transaction was aborted."""
+        """A transaction was aborted: what it wrote, and what was built on that, will not be."""
+        self.sealed = {}
         self.overlay.clear()
 
 

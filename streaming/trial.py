@@ -208,12 +208,13 @@ class TrialConsumer(Consumer):
         before = len(self.outputs.sent)
         self.open(record.tp.partition)
         self._buffers[record.tp] = deque([record])
-        await self._cycle({record.tp: [record]})
+        await self._conclude(await self._worked({record.tp: [record]}))
         return self.outputs.sent[before:]
 
-    async def _roll_back(self, cycle: Cycle, error: BaseException) -> None:
-        for part in cycle.dirty:
-            part.drop()
+    async def _roll_back(
+        self, cycle: Cycle, error: BaseException, ahead: Cycle | None = None
+    ) -> None:
+        cycle.drop()
         self.outputs.abort_transaction()
         raise error.cause if isinstance(error, RecordFailed) else error
 
