@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,8 @@ class Avro:
     """A value codec over one fixed schema."""
 
     def __init__(self, schema: Any, immutable: bool = False) -> None:
-        self.schema, self.immutable = schema, immutable
-
-    def loads(self, data: bytes) -> dict[str, Any]:
-        return decode(self.schema, data)
-
-    def dumps(self, value: dict[str, Any]) -> bytes:
-        return encode(self.schema, value)
+        self.loads, self.dumps = partial(decode, schema), partial(encode, schema)
+        self.immutable = immutable
 
 
 def build(bootstrap: str, name: str, source: str, output: str, **driver: Any) -> streaming.App:

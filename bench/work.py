@@ -140,12 +140,21 @@ def wait_for_outputs(bootstrap: str, topic: str, count: int, timeout_s: float = 
     consumer = _reader(bootstrap)
     deadline = time.monotonic() + timeout_s
     try:
-        while (ends := sum(consumer.get_watermark_offsets(p, 5)[1] for p in _parts(topic))) < count:
+        while (ends := _outputs(consumer, topic)) < count:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{topic}: {ends} of {count} outputs after {timeout_s} s")
             time.sleep(0.1)
     finally:
         consumer.close()
+
+
+def _outputs(consumer: Consumer, topic: str) -> int:
+    try:
+        return sum(int(consumer.get_watermark_offsets(p, 5)[1]) for p in _parts(topic))
+    except KafkaException as exc:  # a topic so new that its leaders are not known
+        if exc.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+            raise
+        return 0
 
 
 def output_rate(bootstrap: str, topic: str) -> float:
