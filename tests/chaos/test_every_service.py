@@ -7,7 +7,6 @@ counts, the audit's chains, what users were told, what was settled; and `verify`
 from __future__ import annotations
 
 import json
-import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,12 +14,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.load import Ends
-from deploy.local.processes import Child, free_ports
+from deploy.local.processes import free_ports
 from pipeline import ALL
 from tests.chaos import oracle, whole
 from tests.chaos.mixed import Mixed
 from tests.chaos.storm import Storm, decoder, facts
 from tests.chaos.test_storm import OVERDRAFT, system
+from tests.forked import ForkedChild
 from topics.catalog import TOPICS, Kind
 
 if TYPE_CHECKING:
@@ -45,12 +45,11 @@ def whole_bank(tmp_path: Path) -> Iterator[System]:
         "STREAMBANK_SMS_URL": f"http://127.0.0.1:{texts_port}/sms",
         "STREAMBANK_RATES_URL": f"http://127.0.0.1:{rates_port}/rates.xml",  # nobody is there
     }
-    python = [sys.executable, "-m"]
     rail = ["deploy.local.provider", "--port", str(rail_port)]
     postbox = ["deploy.local.postbox", "--mail-port", str(mail_port), "--port", str(texts_port)]
     children = [
-        Child("rail", [*python, *rail, "--file", str(tmp_path / "rail.jsonl")], tmp_path),
-        Child("postbox", [*python, *postbox, "--directory", str(tmp_path / "post")], tmp_path),
+        ForkedChild("rail", [*rail, "--file", str(tmp_path / "rail.jsonl")], tmp_path),
+        ForkedChild("postbox", [*postbox, "--directory", str(tmp_path / "post")], tmp_path),
     ]
     with system(tmp_path, **settings) as running:
         try:

@@ -7,6 +7,7 @@ postings zero-sum, clearing zero, no balance below its limit. `make chaos` blows
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +16,8 @@ from bench.load import Bank, Ends
 from bench.system import System
 from deploy.local.kafka import QUICK
 from tests.chaos import oracle
-from tests.chaos.forked import Forked
 from tests.chaos.storm import Storm, facts
+from tests.forked import Forked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ def system(tmp_path: Path, nodes: int = 1, **settings: str) -> System:
         nodes=nodes,
         apart=nodes == 1,
         java=QUICK,
-        spawn=Forked,
+        spawn=partial(Forked, "tests.chaos.worker"),
         settings={**SETTINGS, **settings, "MARKS": str(marks)},
     )
 

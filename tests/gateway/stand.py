@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +22,7 @@ from deploy.local.processes import Child, free_ports
 from gateway.answers import ProblemDocument
 from gateway.openapi import document
 from gateway.routes import ROUTES
+from tests.forked import PIPELINE, ForkedChild, command
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from deploy.local.kafka import Kafka
 
 ROOT = Path(__file__).resolve().parents[2]
-PIPELINE = [sys.executable, str(ROOT / "pipeline.py")]
 READY_S = 120.0  # on a machine that has much else to do
 SECRET = "a-secret-of-tests-that-is-long-enough"
 PASSWORD = "correct horse battery"
@@ -113,26 +111,26 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
     }
     (directory / "state").mkdir(exist_ok=True)
     _once(environment, "topics", "apply")
-    rail = [sys.executable, "-m", "deploy.local.provider", "--port", str(rail_port)]
+    rail = ["deploy.local.provider", "--port", str(rail_port)]
     notices = f"http://127.0.0.1:{gateway_port}/api/payments/webhooks/sandbox"
-    postbox = [sys.executable, "-m", "deploy.local.postbox", "--mail-port", str(mail_port)]
+    postbox = ["deploy.local.postbox", "--mail-port", str(mail_port)]
     commands = {
         "postbox": ([*postbox, "--port", str(messages_port)], messages_port),
         "rail": ([*rail, "--file", str(directory / "rail.jsonl"), "--notify", notices], rail_port),
-        "worker": ([*PIPELINE, "worker", "all"], ops_port),
-        "gateway": ([*PIPELINE, "gateway"], gateway_port),
+        "worker": ([PIPELINE, "worker", "all"], ops_port),
+        "gateway": ([PIPELINE, "gateway"], gateway_port),
     }
     stores = [name for name in ("mysql", "mongodb") if f"STREAMBANK_{name.upper()}_URL" in more]
     if stores:
         _once(environment, "stores", "migrate")
-        commands["worker"] = ([*PIPELINE, "worker", *SERVICES], ops_port)
+        commands["worker"] = ([PIPELINE, "worker", *SERVICES], ops_port)
         projections = [f"project-{name}" for name in stores]
         port = ["--ops-port", str(projections_port)]
-        commands["projections"] = ([*PIPELINE, "worker", *projections, *port], projections_port)
+        commands["projections"] = ([PIPELINE, "worker", *projections, *port], projections_port)
     children: dict[str, Child] = {}
     try:
-        for name, (command, _) in commands.items():
-            children[name] = Child(name, command, directory, environment=environment)
+        for name, (words, _) in commands.items():
+            children[name] = ForkedChild(name, words, directory, environment=environment)
             children[name].start()
         ready = {
             name: f"http://127.0.0.1:{port}/{'health' if name in OUTSIDE else 'readiness'}"
@@ -149,9 +147,7 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
 
 
 def _once(environment: Mapping[str, str], *arguments: str) -> None:
-    done = subprocess.run(
-        [*PIPELINE, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True
-    )
+    done = command(*arguments, environment=environment)
     assert done.returncode == 0, done.stderr
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,12 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 
-from tests.gateway.stand import PIPELINE, ROOT, until
+from tests.forked import command
+from tests.gateway.stand import until
 from tests.gateway.test_end_to_end import funded
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
     from tests.gateway.stand import Got, Person, Stand, Town
@@ -290,15 +291,7 @@ def document(code: str, rate: str) -> bytes:
 
 
 async def pipeline(bank: Stand, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return await asyncio.to_thread(
-        subprocess.run,
-        [*PIPELINE, *arguments],
-        env=bank.environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return await asyncio.to_thread(command, *arguments, environment=bank.environment)
 
 
 async def test_a_document_of_rates_is_imported_whole_or_not(

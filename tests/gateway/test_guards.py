@@ -14,12 +14,13 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from deploy.local.processes import Child, free_ports
+from deploy.local.processes import free_ports
 from gateway import edge
 from gateway.app import build_app
 from gateway.services import Gateway
 from settings import Settings
-from tests.gateway.stand import PIPELINE, ROOT, Person, Stand, until
+from tests.forked import PIPELINE, ForkedChild, command
+from tests.gateway.stand import Person, Stand, until
 from tests.gateway.test_edge import forged
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ class Guarded:
 
 def certificate(directory: Path, name: str, *more: str) -> None:
     """`<name>.pem` and `<name>.key` of this machine, signed by itself."""
-    command = [
+    asked = [
         *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=localhost"),
         *("-addext", "subjectAltName=IP:127.0.0.1", *more),
         *("-keyout", f"{name}.key", "-out", f"{name}.pem"),
     ]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True)
+    done = subprocess.run(asked, cwd=directory, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -91,7 +92,7 @@ def gateway_of(
         "STREAMBANK_RATE_LIMIT_WINDOW_S": "3600",
         **settings,
     }
-    child = Child("gateway", [*PIPELINE, "gateway"], directory, environment=environment)
+    child = ForkedChild("gateway", [PIPELINE, "gateway"], directory, environment=environment)
     child.start()
     found = Guarded(f"https://127.0.0.1:{port}", directory / "gateway.pem", environment)
     try:
@@ -101,7 +102,7 @@ def gateway_of(
         child.stop(grace_s=10)
 
 
-async def _until_ready(guarded: Guarded, child: Child) -> None:
+async def _until_ready(guarded: Guarded, child: ForkedChild) -> None:
     async with session_of(guarded) as session:
 
         async def ready() -> bool:
@@ -142,14 +143,7 @@ def test_a_certificate_that_cannot_be_served_is_one_sentence(
     environment = {**guarded.environment, "STREAMBANK_TLS_KEY": str(tmp_path / files[wrong])}
     if wrong == "a pass phrase":
         environment["STREAMBANK_TLS_CERTIFICATE"] = str(tmp_path / "locked.pem")
-    done = subprocess.run(
-        [*PIPELINE, "gateway", "--processes", processes],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = command("gateway", "--processes", processes, environment=environment, timeout_s=60)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert "STREAMBANK_TLS_KEY" in done.stderr

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.gateway.stand import PIPELINE, ROOT, until
+from tests.forked import command
+from tests.gateway.stand import until
 from tests.gateway.test_end_to_end import funded
 
 if TYPE_CHECKING:
@@ -204,8 +204,5 @@ async def test_an_archived_account_is_in_its_own_list_alone(people: Town) -> Non
 
 def test_the_books_are_right_behind_all_this(bank: Stand) -> None:
     """Each account holds what its open holds say; tables are the fold of their events."""
-    verify = [*PIPELINE, "verify"]
-    done = subprocess.run(
-        verify, env=bank.environment, cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = command("verify", environment=bank.environment)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -25,7 +25,8 @@ from gateway.errors import Problem
 from gateway.queries import Queries
 from gateway.services import Gateway
 from settings import Settings
-from tests.gateway.stand import PASSWORD, PIPELINE, ROOT, Person, stand, town, until
+from tests.forked import command
+from tests.gateway.stand import PASSWORD, Person, stand, town, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -289,14 +290,7 @@ def _children(parent: int) -> list[int]:
 
 
 def test_a_port_that_is_taken_is_one_sentence(own_bank: Stand) -> None:
-    done = subprocess.run(
-        [*PIPELINE, "gateway"],
-        env=dict(own_bank.environment),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = command("gateway", environment=own_bank.environment, timeout_s=60)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "is in use" in done.stderr

@@ -17,10 +17,11 @@ import pytest
 
 from deploy.local.mariadb import MariaDB
 from deploy.local.mongo import Mongo
-from deploy.local.processes import Child, free_ports
+from deploy.local.processes import free_ports
 from deploy.local.redis import Redis
 from deploy.local.server import Server
-from tests.gateway.stand import PIPELINE, Person, Stand, stand, town, until
+from tests.forked import PIPELINE, ForkedChild
+from tests.gateway.stand import Person, Stand, stand, town, until
 from tests.gateway.test_statements import adds_up
 
 if TYPE_CHECKING:
@@ -340,7 +341,7 @@ async def test_another_gateway_knows_keys_and_log_outs(
     alice, first, second = await funded(people)
     (port,) = free_ports(1)
     environment = {**stored.bank.environment, "STREAMBANK_GATEWAY_PORT": str(port)}
-    other = Child("other", [*PIPELINE, "gateway"], tmp_path, environment=environment)
+    other = ForkedChild("other", [PIPELINE, "gateway"], tmp_path, environment=environment)
     other.start()
     try:
         url = f"http://127.0.0.1:{port}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from deploy.local.processes import Child, free_ports
+from deploy.local.processes import free_ports
 from domain.person import Role
 from domain.session import Cause, SessionEnded, SessionOpened, SessionsEnded
 from domain.user import RolesSet
@@ -18,7 +17,8 @@ from gateway.auth import Caller
 from gateway.errors import Problem, state_unavailable
 from gateway.log_outs import LogOuts
 from gateway.sessions import OPENING_S, Sessions
-from tests.gateway.stand import PASSWORD, PIPELINE, ROOT, Person, until
+from tests.forked import PIPELINE, ForkedChild, command
+from tests.gateway.stand import PASSWORD, Person, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,7 +164,7 @@ async def test_a_gateway_that_starts_anew_knows_who_is_out(
     assert (await carl.post("/api/auth/logout", wait=None)).status == 204
     (port,) = free_ports(1)
     environment = {**bank.environment, "STREAMBANK_GATEWAY_PORT": str(port)}
-    other = Child("other", [*PIPELINE, "gateway"], tmp_path, environment=environment)
+    other = ForkedChild("other", [PIPELINE, "gateway"], tmp_path, environment=environment)
     other.start()
     try:
         there = [
@@ -196,11 +196,5 @@ async def test_a_gateway_that_starts_anew_knows_who_is_out(
 
 def test_what_people_did_is_proven_from_the_log(bank: Stand) -> None:
     """Private facts and public ones, in the order of their decisions, decided again."""
-    done = subprocess.run(
-        [*PIPELINE, "verify", "--service", "user", "--decide"],
-        env=dict(bank.environment),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = command("verify", "--service", "user", "--decide", environment=bank.environment)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import uuid
 from typing import TYPE_CHECKING
 
-from tests.gateway.stand import PIPELINE, ROOT, until
+from tests.forked import command
+from tests.gateway.stand import until
 from tests.gateway.test_payments import card, charge, key
 
 if TYPE_CHECKING:
@@ -150,11 +150,5 @@ async def test_who_may_and_what_is_no_word(people: Town) -> None:
 
 
 def verified(bank: Stand) -> None:
-    done = subprocess.run(
-        [*PIPELINE, "verify", "--service", "account", "--decide"],
-        env=bank.environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = command("verify", "--service", "account", "--decide", environment=bank.environment)
     assert done.returncode == 0, done.stdout + done.stderr

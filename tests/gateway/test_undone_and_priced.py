@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 
-from tests.gateway.stand import PIPELINE, ROOT, until
+from tests.forked import command
+from tests.gateway.stand import until
 from tests.gateway.test_end_to_end import deposit, funded
 
 if TYPE_CHECKING:
@@ -363,13 +363,5 @@ async def test_more_than_a_mebibyte_is_for_bulks_alone(people: Town) -> None:
 
 
 async def test_the_books_prove_it_all(bank: Stand) -> None:
-    command = [*PIPELINE, "verify", "--decide"]
-    done = await asyncio.to_thread(
-        subprocess.run,
-        command,
-        env=dict(bank.environment),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = await asyncio.to_thread(command, "verify", "--decide", environment=bank.environment)
     assert done.returncode == 0, done.stdout + done.stderr

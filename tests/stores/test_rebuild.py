@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -13,9 +11,9 @@ import pytest
 
 from stores.catalog import KINDS, NAMES
 from stores.mysql_schema import foreign_keys
+from tests.forked import PIPELINE, Forked
 from tests.stores.mysql_database import opened, sql
 from tests.stores.test_project import accounts, count, ended, transfers, until, url, verified
-from tests.system.conftest import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,13 +97,9 @@ def test_cut_off_it_leaves_the_table_as_it_was(client: tuple[Installation, Clien
         sent = transfers(customer, ids, 500)
         ended(customer, sent)
         until(lambda: count(bank, "transactions", "completed_ms IS NOT NULL") == 500, "ends")
-        for wait_s in (1.0, 2.0):
-            rebuild = subprocess.Popen(
-                [sys.executable, "pipeline.py", "projections", "rebuild", "mysql"],
-                cwd=ROOT,
-                env=bank.environment,
-                stdout=subprocess.DEVNULL,
-            )
+        for wait_s in (0.3, 1.0):
+            asked, log = ("projections", "rebuild", "mysql"), bank.directory / "rebuild.log"
+            rebuild = Forked(PIPELINE, asked, bank.environment, log)
             time.sleep(wait_s)
             rebuild.kill()
             rebuild.wait()

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +24,7 @@ from confluent_kafka.admin import (
 )
 
 import streaming
+from tests.forked import Forked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -246,20 +244,15 @@ def delete_group(bootstrap: str, group: str) -> None:
 class Worker:
     """`tests/streaming/worker.py` as a process, with its log."""
 
-    process: subprocess.Popen[bytes]
+    process: Forked
     log: Path
 
     @classmethod
-    def start(cls, log: Path, options: dict[str, Any]) -> Worker:
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.streaming.worker", json.dumps(options)],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
-        return cls(process, log)
+    def start(
+        cls, log: Path, options: dict[str, Any], module: str = "tests.streaming.worker"
+    ) -> Worker:
+        """`module`: which of the driver's programs."""
+        return cls(Forked(module, [json.dumps(options)], None, log), log)
 
     @property
     def text(self) -> str:

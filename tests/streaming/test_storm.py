@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -19,7 +17,6 @@ import pytest
 
 from tests.streaming.kit import (
     POSITION,
-    ROOT,
     Worker,
     create,
     read,
@@ -42,14 +39,7 @@ KEYS = 12
 
 def join(directory: Path, options: dict[str, Any]) -> Worker:
     log = directory / f"joiner-{options['instance']}.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.streaming.joiner", json.dumps(options)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-        )
-    return Worker(process, log)
+    return Worker.start(log, options, "tests.streaming.joiner")
 
 
 class Load:

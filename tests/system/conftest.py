@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -17,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploy.local.processes import free_ports
+from tests.forked import PIPELINE, Forked, command
 from tests.system.bank import Client
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from deploy.local.kafka import Kafka
@@ -49,14 +48,7 @@ class Installation:
 
     def pipeline(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        return subprocess.run(
-            [sys.executable, "pipeline.py", *arguments],
-            cwd=ROOT,
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            timeout=180,
-        )
+        return command(*arguments, environment={**self.environment, **environment})
 
     def client(self, *tails: str) -> Client:
         return Client(self.bootstrap, self.prefix, tails)
@@ -75,53 +67,40 @@ class Installation:
             return exc.code, exc.read()
 
     @contextmanager
-    def worker(self, *services: str) -> Iterator[subprocess.Popen[bytes]]:
+    def worker(self, *services: str) -> Iterator[Forked]:
         """A worker process, ready; asked to stop afterwards, which it must do well."""
-        log = (self.directory / f"worker-{uuid.uuid4().hex[:6]}.log").open("wb")
-        process = subprocess.Popen(
-            [sys.executable, "pipeline.py", "worker", *services],
-            cwd=ROOT,
-            env=self.environment,
-            stderr=log,
-            stdout=log,
-        )
+        log = self.directory / f"worker-{uuid.uuid4().hex[:6]}.log"
+        process = Forked(PIPELINE, ("worker", *services), self.environment, log)
         try:
-            self.until_ready(process, log.name)
+            self.until_ready(process, log)
             yield process
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0, Path(log.name).read_text()[-3000:]
+            process.terminate()
+            assert process.wait(30) == 0, log.read_text()[-3000:]
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-            log.close()
+            process.kill()
+            process.wait()
 
     @contextmanager
-    def beside(self, *services: str, ready: bool = True) -> Iterator[subprocess.Popen[bytes]]:
+    def beside(self, *services: str, ready: bool = True) -> Iterator[Forked]:
         """A second worker process; killed afterwards."""
-        with (self.directory / "beside.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "pipeline.py", "worker", *services],
-                cwd=ROOT,
-                env={**self.environment, "STREAMBANK_OPS_PORT": str(self.beside_port)},
-                stderr=log,
-                stdout=log,
-            )
-            try:
-                if ready:
-                    self.until_ready(process, log.name, beside=True)
-                yield process
-            finally:
-                process.kill()
-                process.wait()
+        log = self.directory / "beside.log"
+        environment = {**self.environment, "STREAMBANK_OPS_PORT": str(self.beside_port)}
+        process = Forked(PIPELINE, ("worker", *services), environment, log)
+        try:
+            if ready:
+                self.until_ready(process, log, beside=True)
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
     def until_ready(
-        self, process: subprocess.Popen[bytes], log: str, *, beside: bool = False
+        self, process: Forked | subprocess.Popen[bytes], log: Path, *, beside: bool = False
     ) -> None:
         deadline_s = time.monotonic() + READY_S
         answer: Any = None
         while time.monotonic() < deadline_s:
-            assert process.poll() is None, Path(log).read_text()[-3000:]
+            assert process.poll() is None, log.read_text()[-3000:]
             try:
                 status, answer = self.get("/readiness", beside=beside)
             except OSError:
@@ -129,12 +108,14 @@ class Installation:
             if status == 200:
                 return
             time.sleep(0.1)
-        raise AssertionError(f"not ready: {answer}\n{Path(log).read_text()[-3000:]}")
+        raise AssertionError(f"not ready: {answer}\n{log.read_text()[-3000:]}")
 
     @contextmanager
     def rail(self) -> Iterator[None]:
-        command = [sys.executable, "-m", "deploy.local.provider", "--port", str(self.rail_port)]
-        process = subprocess.Popen(command, cwd=ROOT)
+        log = self.directory / "rail.log"
+        process = Forked(
+            "deploy.local.provider", ("--port", str(self.rail_port)), self.environment, log
+        )
         try:
             yield
         finally:

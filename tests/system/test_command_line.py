@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agents.envelope import SERVICES
 from deploy.local.processes import free_ports
-from tests.system.conftest import Installation
+from tests.system.conftest import ROOT, Installation
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from deploy.local.kafka import Kafka
+
+
+PROGRAM = [sys.executable, str(ROOT / "pipeline.py")]
 
 
 def refused(result: object, *words: str) -> None:
@@ -33,11 +38,31 @@ def nowhere(tmp_path: Path) -> Installation:
     return Installation(f"127.0.0.1:{port}", tmp_path)
 
 
-def test_every_command_has_help(nowhere: Installation) -> None:
+def test_every_command_has_help() -> None:
     for command in ("worker", "gateway", "topics", "verify", "redrive", "create-admin"):
-        shown = nowhere.pipeline(command, "--help")
+        shown = subprocess.run([*PROGRAM, command, "--help"], capture_output=True, text=True)
         assert shown.returncode == 0
         assert command in shown.stdout
+
+
+@pytest.mark.parametrize("arguments", [("worker", "all"), ("gateway",)])
+def test_it_starts_and_ends_as_a_person_has_it(
+    installation: Installation, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """The program itself: what other tests start is forked."""
+    log = tmp_path / "log"
+    port = {"STREAMBANK_GATEWAY_PORT": str(installation.ops_port)}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*PROGRAM, *arguments], env=installation.environment | port, stdout=out, stderr=out
+        )
+    try:
+        installation.until_ready(process, log)
+        process.terminate()
+        assert process.wait(30) == 0, log.read_text()[-3000:]
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_an_unknown_service(nowhere: Installation) -> None:

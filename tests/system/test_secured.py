@@ -21,7 +21,8 @@ from confluent_kafka.admin import (
 
 from deploy.local.kafka import HOST, Kafka
 from deploy.local.processes import free_port
-from tests.gateway.stand import PIPELINE, ROOT, Stand, stand, town
+from tests import forked
+from tests.gateway.stand import Stand, stand, town
 from tests.system.test_command_line import refused
 
 if TYPE_CHECKING:
@@ -96,14 +97,8 @@ class Secured:
         """Run a command to its end, as one who was given these settings."""
         bare = {k: v for k, v in os.environ.items() if not k.startswith("STREAMBANK_")}
         given = {"STREAMBANK_ADMIN_PASSWORD": "correct horse battery", **self.settings, **settings}
-        return subprocess.run(
-            [*PIPELINE, *arguments],
-            cwd=ROOT,
-            env={**bare, "STREAMBANK_LOCAL": str(self.directory), **given},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        there = {**bare, "STREAMBANK_LOCAL": str(self.directory), **given}
+        return forked.command(*arguments, environment=there)
 
 
 @pytest.fixture(scope="module")
