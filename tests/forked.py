@@ -48,7 +48,8 @@ class Forked:
     ) -> None:
         self.args = (module, *arguments)
         given = dict(os.environ if environment is None else environment)
-        log.touch()  # whoever reads it need not wait for the fork
+        for file in (log, errors or log):
+            file.touch()  # whoever reads it need not wait for the fork
         self._process: Any = _context.Process(
             target=_run, args=(self.args, given, log, errors or log), daemon=True
         )

@@ -365,9 +365,10 @@ class Bank:
 
     def tick(self, place: tuple[str, int]) -> bool:
         """A tick for what is due in this partition, if anything is."""
+        if not (due := self.due[place]):
+            return False
         limit = f"{DUE}{self.now_ms + 1:013d}"  # keys sort by time
-        passed = sorted([key for key in self.due[place] if key < limit])
-        if not passed:
+        if not (passed := sorted([key for key in due if key < limit])):
             return False
         tick = Tick(due=tuple(passed[: self.chance.choice((1, 3, TICK_LIMIT))]))
         for _ in range(1 + (self.chance.random() < self.odds.duplicate)):
@@ -384,10 +385,11 @@ class Bank:
             self.now_ms += chance.choice((2_000, 30_000, 3_600_000))
         if odds.stall and chance.random() < odds.stall:
             self.stalled = chance.choice((None, *self.deciders))
-        places = [p for p, inbox in self.inboxes.items() if inbox and p[0] != self.stalled]
+        filled = [place for place, inbox in self.inboxes.items() if inbox]
+        places = [place for place in filled if place[0] != self.stalled]
         if not places:
             self.stalled = None
-            places = [place for place, inbox in self.inboxes.items() if inbox]
+            places = filled
         outside = [self.perform_one] * bool(self.rail) + [self.relay_one] * bool(self.relay)
         outside += [self.gather] * bool(self.gathering) + [self.deliver_one] * bool(self.post)
         outside += [self.repeat_one] * bool(self.late)
@@ -409,11 +411,11 @@ class Bank:
         for _ in range(100_000):
             if self.step():
                 continue
+            next_due = [min(due) for due in self.due.values() if due]
             waiting = [
-                min(due)
-                for due in self.due.values()
-                if due
-                and (until_ms is not None or due_kind(min(due)) not in (FORGET, KEEP, EXPIRED))
+                key
+                for key in next_due
+                if until_ms is not None or due_kind(key) not in (FORGET, KEEP, EXPIRED)
             ]
             if not waiting:
                 return

@@ -360,11 +360,26 @@ CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+# a run that showed what few do: the search begins there, and goes on where the bank has changed since
+RARE = {
+    "a refused refund stays reserved": 429,
+    "more is refunded than was captured": 260,
+    "what is in suspense is paid twice": 202,
+    "a frozen source gets nothing back": 162,
+    "a quote serves anyone": 77,
+    "a planned report is not made": 56,
+    "what one account refused is stuck": 47,
+    "a declined refund is not put back": 39,
+}
+TRIES = 1_000
+
+
 @pytest.mark.parametrize("fault", CONTROLS)
 def test_a_broken_bank_is_caught(fault: str) -> None:
     service, changes = CONTROLS[fault]
     deciders: dict[str, Decider] = {**DECIDERS, service: replace(DECIDERS[service], **changes)}
-    for seed in range(1_000):  # up to the first that notices
+    first = RARE.get(fault, 0)
+    for seed in (*range(first, TRIES), *range(first)):  # up to the first that notices
         try:
             run(seed, deciders)
         except AssertionError:
