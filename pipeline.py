@@ -10,6 +10,9 @@
 
 Each service is one Faust app, its id its consumer group, with its own table; any set of them runs
 in one process. What a service decides is in `domain/`, what it is connected to in `agents/`.
+
+What takes long to load is imported where it is used: a worker loads no store that it does not fill,
+a command no Faust.
 """
 
 from __future__ import annotations
@@ -32,16 +35,14 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 import logs
+import streaming
 from agents import (
     account,
     analytics,
     audit,
     currency,
-    delivery,
     notification,
     payment,
-    rail,
-    rates_feed,
     reporting,
     risk,
     settlement,
@@ -49,6 +50,7 @@ from agents import (
     user,
 )
 from agents.ask import Question, Unanswered, ask
+from agents.errors import CannotStart
 from agents.observe import Observe
 from agents.perform import Perform
 from agents.project import Lost, Project, Written
@@ -57,7 +59,6 @@ from agents.redrive import NoOrigin, redrive
 from agents.relay import Relay
 from agents.transact import Shell
 from agents.wiring import Wiring
-from agents.worker import CannotStart, Workers
 from domain.currency import (
     BASE,
     RATES,
@@ -78,17 +79,12 @@ from proof.positions import status
 from proof.reader import Reader
 from proof.rebuild import CutOff, Rebuild
 from proof.run import Verification
-from reports.effect import effect as reports_effect
-from resilience.downstream import Away
 from schemas.codec import Codec
 from settings import BadSetting, Settings
 from stores.catalog import NAMES as TABLES
 from stores.catalog import OtherSchema, Unavailable
 from stores.configured import MAKERS, Whole, configured, named
 from stores.configured import NAMES as STORES
-from stores.invalidation import Invalidation
-from stores.redis import Redis
-from streaming import App, DriverConfig, DriverError
 from topics import apply as topics_apply
 from topics.catalog import SCHEMAS, TOPICS, Installation, Kind
 from topics.schema_log import SchemaLog
@@ -98,9 +94,6 @@ from travel.moments import moment, past, place
 from travel.printed import csv_text, table
 from travel.replay import Replay
 from travel.snapshot import Source
-from travel.sql import Limits
-from travel.sql import Target as QueryTarget
-from travel.sql import run as run_query
 from travel.timeline import Timeline, document, lines
 
 if TYPE_CHECKING:
@@ -108,6 +101,7 @@ if TYPE_CHECKING:
 
     from agents.effect import Effect
     from agents.transact import Service
+    from agents.worker import Workers
     from domain.audit import CheckpointTaken
 
 SERVICES: dict[str, Service] = {
@@ -156,6 +150,8 @@ GATHER_S = {
 
 def build(settings: Settings, services: Sequence[str]) -> Workers:
     """The workers of these services, ready to run in one process and event loop."""
+    from agents.worker import Workers
+
     where = Installation.of(settings)
     workers = Workers(settings)
     lookup = SchemaLog(settings.kafka, f"{settings.prefix}{SCHEMAS}")
@@ -192,6 +188,9 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
 
 def effects(settings: Settings) -> tuple[Effect, ...]:
     """What `perform` does in the world."""
+    from agents import delivery, rail, rates_feed
+    from reports.effect import effect as reports_effect
+
     server = delivery.MailServer(
         host=settings.smtp_host,
         port=settings.smtp_port,
@@ -217,11 +216,14 @@ def _letting_go(settings: Settings) -> Written | None:
     """What lets go of copies in Redis once a store has what changed; None without Redis."""
     if not settings.redis_url:
         return None
+    from stores.invalidation import Invalidation
+    from stores.redis import Redis
+
     return Invalidation(Redis(settings.redis_url, settings.prefix)).written
 
 
-def _app(settings: Settings, name: str) -> App:
-    driver = DriverConfig(
+def _app(settings: Settings, name: str) -> streaming.App:
+    driver = streaming.DriverConfig(
         instance=settings.instance,
         bootstrap=settings.kafka_bootstrap,
         client_address=settings.ops_announced,
@@ -237,7 +239,7 @@ def _app(settings: Settings, name: str) -> App:
         cycle_timeout_s=settings.cycle_timeout_s,
         transaction_timeout_s=settings.transaction_timeout_s,
     )
-    return App(
+    return streaming.App(
         f"{settings.prefix}{name}",
         driver=driver,
         topic_partitions=settings.partitions,
@@ -253,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(Settings.load(), options))
-    except (BadSetting, CannotStart, DriverError, LookupError, NoOrigin) as exc:
+    except (BadSetting, CannotStart, streaming.DriverError, LookupError, NoOrigin) as exc:
         return _fail(str(exc))
     except (CutOff, Lost, OtherSchema, Unanswered, Unavailable) as exc:
         return _fail(str(exc))
@@ -487,6 +489,9 @@ def _audit_checkpoint(settings: Settings, where: Source, reader: Reader) -> int:
 
 def rates(settings: Settings, options: argparse.Namespace) -> int:
     """Import a document of rates once, or have the feed asked on a schedule."""
+    from agents import rates_feed
+    from resilience.downstream import Away
+
     if options.action == "every":
         command: Any = ScheduleFeed(every_s=options.seconds, actor_id=COMMAND_LINE)
     else:
@@ -527,6 +532,8 @@ def rates(settings: Settings, options: argparse.Namespace) -> int:
 
 def _document(source: str) -> bytes:
     """What is in a file or at a URL, bounded."""
+    from agents import rates_feed
+
     if source.startswith(("http://", "https://")):
         return asyncio.run(rates_feed.once(source))
     file = Path(source)
@@ -579,6 +586,8 @@ def timeline(settings: Settings, options: argparse.Namespace) -> int:
 
 def query(settings: Settings, options: argparse.Namespace) -> int:
     """A SELECT of an analyst; its rows to the terminal or into a file."""
+    from travel.sql import Limits, Target, run
+
     at_ms = None if options.at is None else past(options.at, time.time_ns() // 1_000_000)
     output = None if options.output is None else Path(options.output)
     if options.format == "parquet" and output is None:
@@ -586,8 +595,8 @@ def query(settings: Settings, options: argparse.Namespace) -> int:
     _reach_broker(settings)
     limits = Limits(rows=options.rows, seconds=options.seconds)
     parquet = output if options.format == "parquet" else None
-    target = QueryTarget(parquet=parquet) if parquet else None
-    result = run_query(options.sql, at_ms, limits, target)
+    target = Target(parquet=parquet) if parquet else None
+    result = run(options.sql, at_ms, limits, target)
     if result.truncated:
         _tell(f"only the first {options.rows:,} rows: ask for more by --rows")
     if parquet is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import domain
-from streaming import current_batch
+import streaming
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,7 +92,7 @@ def place(ce_id: bytes) -> Place:
 
 def running() -> tuple[Any, Any]:
     """The batch that the running agent works on, and its record (a confluent_kafka.Message)."""
-    batch = current_batch()
+    batch = streaming.current_batch()
     assert batch is not None
     assert batch.pos is not None
     return batch, batch.records[batch.pos]

@@ -22,6 +22,7 @@ from aiohttp import web
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from agents.errors import CannotStart
 from agents.observe import Observe
 from agents.operations import Check, Operations, disk, polled
 from agents.perform import Perform
@@ -38,10 +39,6 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.5  # between two looks whether an app has crashed
 BROKER_S = 5.0  # between two looks whether the broker answers
-
-
-class CannotStart(Exception):
-    """The process can't run as it was told to; the message is one sentence for a person."""
 
 
 @dataclass(slots=True)

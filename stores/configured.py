@@ -1,12 +1,10 @@
-"""The stores that the settings name."""
+"""The stores that the settings name: the driver of each is loaded where it is used, and nowhere else."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 from stores.catalog import Store
-from stores.mongo import MongoDB
-from stores.mysql import MySQL
 from stores.questions import Questions
 from stores.rebuilding import Rebuilding
 
@@ -20,10 +18,19 @@ class Whole(Store, Questions, Rebuilding, Protocol):
     """All that is asked of a store."""
 
 
-MAKERS: Mapping[str, Callable[[Settings], Whole]] = {
-    "mysql": lambda settings: MySQL(settings.mysql_url),
-    "mongodb": lambda settings: MongoDB(settings.mongodb_url, settings.mongodb_client),
-}
+def _mysql(settings: Settings) -> Whole:
+    from stores.mysql import MySQL
+
+    return MySQL(settings.mysql_url)
+
+
+def _mongodb(settings: Settings) -> Whole:
+    from stores.mongo import MongoDB
+
+    return MongoDB(settings.mongodb_url, settings.mongodb_client)
+
+
+MAKERS: Mapping[str, Callable[[Settings], Whole]] = {"mysql": _mysql, "mongodb": _mongodb}
 NAMES = tuple(MAKERS)
 
 

@@ -2,12 +2,19 @@
 
 import gc
 
-import deploy.local.postbox
-import deploy.local.provider
+import agents.delivery
+import agents.rail
+import agents.rates_feed
+import agents.worker
 import gateway.app
 import pipeline
-import streaming
+import reports.effect
+import stores.invalidation
+import stores.mongo
+import stores.mysql
+import streaming.app
+import travel.sql
 
-__all__ = ["deploy", "gateway", "pipeline", "streaming"]
+__all__ = ["agents", "gateway", "pipeline", "reports", "stores", "streaming", "travel"]
 # no collection of a fork walks, and so copies, what all of them share
 gc.freeze()

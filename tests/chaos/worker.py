@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pipeline
+import streaming
 from streaming import DriverConfig
 
 MARKS = Path(os.environ["MARKS"])
@@ -52,7 +53,7 @@ def marked(settings: Any, name: str) -> Any:
     def driver(**options: Any) -> DriverConfig:
         return DriverConfig(**options, faults=Mark(name, settings.instance))
 
-    pipeline.DriverConfig = driver  # type: ignore[misc, assignment]
+    streaming.DriverConfig = driver  # type: ignore[misc, assignment]
     return _app(settings, name)
 
 

@@ -45,6 +45,14 @@ def test_every_command_has_help() -> None:
         assert command in shown.stdout
 
 
+def test_a_start_loads_only_what_it_needs() -> None:
+    """Each of these takes as long as all else together."""
+    heavy = ["aiohttp", "duckdb", "faust", "jinja2", "pymongo", "pymysql", "redis"]
+    code = f"import sys, pipeline; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
 @pytest.mark.parametrize("arguments", [("worker", "all"), ("gateway",)])
 def test_it_starts_and_ends_as_a_person_has_it(
     installation: Installation, tmp_path: Path, arguments: tuple[str, ...]
