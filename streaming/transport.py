@@ -177,3 +177,10 @@ class Transport(base.Transport):
     Conductor = Conductor
     driver_version = f"streaming librdkafka={confluent_kafka.libversion()[0]}"
     default_port = 9092
+
+    def create_consumer(self, callback: Any, **kw: Any) -> Any:
+        """Its loop is the one that starts it.
+
+        Faust's own way gives it that of the thread which asked for it first, and nothing may run that one.
+        """
+        return self.Consumer(self, callback=callback, **kw)

@@ -65,6 +65,17 @@ async def test_sums_outputs_positions_and_offsets_agree(bootstrap: str, prefix: 
         assert at == {f"{name}.in": committed(bootstrap, name, f"{name}.in", partition)}
 
 
+async def test_a_thread_may_look_at_an_app_before_it_starts(bootstrap: str, prefix: str) -> None:
+    """Faust makes the consumer for whoever asks for it first."""
+    name = f"{prefix}adder"
+    create(bootstrap, f"{name}.in", f"{name}.out")
+    write(bootstrap, f"{name}.in", [(b"a", b"5")])
+    one = adder(name, bootstrap)
+    assert not await asyncio.to_thread(lambda: one.consumer.ready)
+    async with running(one):
+        await until(lambda: values(bootstrap, f"{name}.out") == [b"5"])
+
+
 async def test_headers_and_timestamps_pass_through(bootstrap: str, prefix: str) -> None:
     name = f"{prefix}adder"
     create(bootstrap, f"{name}.in", f"{name}.out")
