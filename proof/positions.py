@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 def status(
     store: str, positions: Mapping[At, int], reader: Reader, namespace: str, partitions: int
 ) -> Iterator[str]:
-    """A line a partition that holds anything. Markers of transactions take offsets too."""
+    """A line a partition that holds anything. Behind are offsets, none where no record is left to be read."""
     for topic in TOPICS:
         for partition in range(partitions):
-            end = reader.bounds(f"{namespace}{topic}", partition)[1]
+            name = f"{namespace}{topic}"
+            end = reader.bounds(name, partition)[1]
             at = positions.get((topic, partition), 0)
+            behind = end - at if reader.goes_on(name, partition, at) else 0
             if end:
-                yield f"{store:<8} {topic}-{partition:<3} at {at:>11,} of {end:>11,}, {end - at:,} behind"
+                yield f"{store:<8} {topic}-{partition:<3} at {at:>11,} of {end:>11,}, {behind:,} behind"

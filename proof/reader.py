@@ -104,6 +104,18 @@ class Reader:
         self._consumer.assign([TopicPartition(topic, partition, at)])
         yield from self._until(end)
 
+    def goes_on(self, topic: str, partition: int, start: int) -> bool:
+        """Whether a committed record lies there now: markers of transactions take offsets too."""
+        low, end = self.bounds(topic, partition)
+        if start >= end:
+            return False
+        self._consumer.assign([TopicPartition(topic, partition, max(low, start))])
+        while (message := self._consumer.poll(self._timeout_s())) is None:
+            pass
+        if message.error() and message.error().code() != KafkaError._PARTITION_EOF:
+            raise KafkaException(message.error())
+        return message.error() is None
+
     def _until(self, end: int) -> Iterator[LogRecord]:
         while True:
             self._timeout_s()

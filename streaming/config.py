@@ -130,6 +130,7 @@ class DriverConfig:
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
+            "enable.partition.eof": True,  # says what lag is: where a log ends for its readers
             "partition.assignment.strategy": "range",
             "session.timeout.ms": session_ms,
             "heartbeat.interval.ms": min(3000, session_ms // 3),

@@ -24,6 +24,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -175,6 +176,7 @@ class Consumer(Service, ConsumerT):
         )  # next offset by task and topic
         self._buffers: dict[TP, deque[Any]] = {}
         self._paused: set[TP] = set()
+        self._ends: dict[TP, int] = {}  # where a source's log ended when all of it was read
         self._suspects: dict[TP, Suspect] = {}
         self._careful: Careful | None = None
         self._group: Any = None
@@ -438,7 +440,11 @@ class Consumer(Service, ConsumerT):
                     table.watcher.revoked(partition)
         if self._held is not None:
             self._held.forget()
+        for tp in self._buffers:
+            with suppress(KeyError):  # not measured yet
+                metrics.LAG.remove(self.app_id, tp.topic, str(tp.partition))
         self._buffers.clear()
+        self._ends.clear()
         self._paused.clear()
         self._suspects.clear()
         self._offsets.clear()
@@ -749,6 +755,9 @@ class Consumer(Service, ConsumerT):
 
     def _consumer_error(self, error: KafkaError, message: Any) -> None:
         code = error.code()
+        if code == KafkaError._PARTITION_EOF:
+            self._ends[TP(message.topic(), message.partition())] = message.offset()
+            return
         if code in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
             raise Inconsistent(
                 f"{self.app_id}: {message.topic()}-{message.partition()} no longer has the next offset to read "
@@ -784,12 +793,14 @@ class Consumer(Service, ConsumerT):
         assert self._consumer is not None
         assert self._held is not None
         self._lag_at_s = self._last_poll + 1
-        for tp in self._buffers:
+        for tp, buffer in self._buffers.items():
             _, end = self._consumer.get_watermark_offsets(TopicPartition(*tp), cached=True)
             next_offset = self._offsets[tp.partition][tp.topic]
+            if not buffer:  # the markers of transactions, which nobody is given, were passed by too
+                next_offset = max(next_offset, self._ends.get(tp, next_offset))
             behind = end - next_offset
             metrics.LAG.labels(self.app_id, tp.topic, str(tp.partition)).set(max(0, behind))
-            self._held.measure(tp, next_offset, next_offset if self._buffers[tp] else end)
+            self._held.measure(tp, next_offset, next_offset if buffer else end)
 
     async def _watch_held(self) -> None:
         assert self._held is not None
