@@ -1,15 +1,18 @@
 """Questions to the brokers beside the transactions, asked again while leaders and coordinators move.
 
 A client of librdkafka goes on asking a broker that is gone where it remembers it as a leader or coordinator
-(its issue 5511): so a question that failed is asked with a new client, which remembers nothing. Where logs begin
-and end is asked by a consumer: the admin client's own question for it can end the process while brokers die.
+(its issue 5511): so a question that failed is asked with a new client, which remembers nothing. What one client
+had to learn by waiting the others need not: they are given up with it.
+
+Where logs begin and end, and a group's offsets, are asked by a consumer: the admin client's own questions for
+them can end the process while brokers die (librdkafka issues 5040 and 5397).
 """
 
 from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -52,47 +55,24 @@ MOVING = {
 }
 
 READ_COMMITTED, READ_UNCOMMITTED = "read_committed", "read_uncommitted"
+STABLE_S = 1.0  # how long offsets are waited for, at least, before somebody's transaction is held to be open
 ANSWER_S = 5.0  # how long a broker may take to answer; then it may be another one's turn
 ASK_S = 60.0  # how long a question is asked again
 
 
-class Asked(Generic[Client]):
-    """A client for questions; any thread may use it, and replace it."""
+class Admin:
+    """What one app asks the brokers; any thread may. Offsets are those of `group`."""
 
-    def __init__(self, make: Callable[[], Client]) -> None:
-        self._make = make
-        self.client = make()
+    def __init__(self, config: Mapping[str, Any], group: str = "ask") -> None:
+        self._config, self._group = {**config}, group
+        self._clients: dict[str, Any] = {}  # by what they are for, made when first asked
 
-    def replace(self, failed: Client) -> None:
-        """Use a new client from now on, unless another thread has seen to it."""
-        if self.client is failed:
-            self.client = self._make()
-
-    def ask(self, question: Callable[[Client], Answer], within_s: float = ASK_S) -> Answer:
+    def ask(self, question: Callable[[AdminClient], Answer], within_s: float = ASK_S) -> Answer:
         """What `question` finds out from a client; a new one is asked again while it raises what passes.
 
         Blocking. Raises the KafkaException or TimeoutError that does not pass, or did not `within_s`.
         """
-        deadline = time.monotonic() + within_s
-        while True:
-            client = self.client
-            try:
-                return question(client)
-            except (KafkaException, TimeoutError) as exc:
-                self.replace(client)
-                passes = isinstance(exc, KafkaException) and kafka_error(exc).code() in MOVING
-                if not passes or time.monotonic() > deadline:
-                    raise
-            time.sleep(0.1)
-
-
-class Admin(Asked[AdminClient]):
-    """What one app asks the brokers."""
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        super().__init__(lambda: AdminClient({**config}))
-        self._config = {**config}
-        self._logs: dict[str, Asked[Consumer]] = {}  # made when first asked
+        return self._ask("admin", lambda: AdminClient({**self._config}), question, within_s)
 
     def log_ends(
         self,
@@ -119,12 +99,81 @@ class Admin(Asked[AdminClient]):
                 raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
             return ends
 
-        logs = self._logs.get(isolation)
-        if logs is None:  # two threads may make two: the later one stays
-            logs = self._logs[isolation] = Asked(partial(_reader, self._config, isolation))
-        return logs.ask(question, within_s)
+        return self._ask(isolation, partial(self._reader, isolation), question, within_s)
 
+    def offsets(self, tps: Sequence[TP], within_s: float = ASK_S) -> dict[TP, int]:
+        """What the group has committed, absent where there is nothing; blocking; raises as `ask` does."""
+        return self._offsets(tps, READ_UNCOMMITTED, ANSWER_S, within_s)
 
-def _reader(config: Mapping[str, Any], isolation: str) -> Consumer:
-    """It joins no group and reads nothing."""
-    return Consumer({**config, "group.id": "ask", "isolation.level": isolation})
+    def stable_offsets(self, tps: Sequence[TP]) -> dict[TP, int] | None:
+        """The same, None while a transaction on them is open (KIP-447).
+
+        Then librdkafka asks on until its time is over, and does not say that it was answered: so the coordinator
+        is asked first whether it answers at all.
+        """
+        began = time.monotonic()
+        self.offsets(tps)
+        waits_s = max(STABLE_S, 2 * (time.monotonic() - began))
+        try:
+            return self._offsets(tps, READ_COMMITTED, waits_s, 0)
+        except KafkaException as exc:
+            if kafka_error(exc).code() not in MOVING:
+                raise
+            return None
+
+    def _offsets(
+        self, tps: Sequence[TP], isolation: str, answer_s: float, within_s: float
+    ) -> dict[TP, int]:
+        def question(client: Consumer) -> dict[TP, int]:
+            try:
+                found = client.committed([TopicPartition(*tp) for tp in tps], timeout=answer_s)
+            except KafkaException as exc:
+                if kafka_error(exc).code() != KafkaError.GROUP_ID_NOT_FOUND:
+                    raise
+                return {}
+            for at in found:
+                if at.error is not None:
+                    raise KafkaException(at.error)
+            return {TP(at.topic, at.partition): at.offset for at in found if at.offset >= 0}
+
+        return self._ask(isolation, partial(self._reader, isolation), question, within_s)
+
+    def _reader(self, isolation: str) -> Consumer:
+        """It joins no group and reads nothing."""
+        return Consumer(
+            {
+                **self._config,
+                "group.id": self._group,
+                "isolation.level": isolation,
+                "retry.backoff.ms": 20,
+                "retry.backoff.max.ms": 100,
+            }
+        )
+
+    def _ask(
+        self,
+        kind: str,
+        make: Callable[[], Client],
+        question: Callable[[Client], Answer],
+        within_s: float,
+    ) -> Answer:
+        deadline = time.monotonic() + within_s
+        while True:
+            clients = self._clients
+            client = clients.get(kind)
+            if client is None:  # two threads may make two: the later one stays
+                client = clients[kind] = make()
+            try:
+                return question(client)
+            except (KafkaException, TimeoutError) as exc:
+                passes = isinstance(exc, KafkaException) and kafka_error(exc).code() in MOVING
+                if passes or isinstance(exc, TimeoutError):
+                    self._give_up(clients)
+                if not passes or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+
+    def _give_up(self, clients: dict[str, Any]) -> None:
+        """Use new clients from now on, unless another thread has seen to it."""
+        if self._clients is clients:
+            self._clients = {}

@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicPartition,
@@ -211,7 +210,7 @@ class Consumer(Service, ConsumerT):
     async def on_start(self) -> None:
         driver = self.driver
         sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
-        self._admin = Admin(driver.client(self.app_id))
+        self._admin = Admin(driver.client(self.app_id), self.app_id)
         self._held = held.Held(self.app_id, self._admin)
         self._producer = KafkaProducer(driver.producer(self.app_id))
         self._consumer = KafkaConsumer(driver.consumer(self.app_id))
@@ -1123,12 +1122,10 @@ class Consumer(Service, ConsumerT):
 
     def _coordinator_answers(self) -> bool:
         """Whether the group's coordinator answers a client that remembers no other one."""
-        admin = AdminClient(self.driver.client(self.app_id))
-        request = [ConsumerGroupTopicPartitions(self.app_id)]
+        assert self.sources is not None
+        admin = Admin(self.driver.client(self.app_id), self.app_id)
         try:
-            admin.list_consumer_group_offsets(request, request_timeout=ANSWER_S)[
-                self.app_id
-            ].result(31)
+            admin.offsets([TP(self.sources[0], 0)], within_s=0)
         except KafkaException as exc:
             log.warning("%s: the group's coordinator: %s", self.app_id, kafka_error(exc))
             return False

@@ -13,23 +13,18 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import (
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from faust.types import TP
 
 from streaming import metrics
-from streaming.admin import ANSWER_S, EARLIEST, LATEST, Admin
-from streaming.errors import Inconsistent, is_fatal, kafka_error
+from streaming.admin import EARLIEST, LATEST
+from streaming.errors import Inconsistent, is_fatal
 from streaming.positions import POSITION_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from streaming.admin import Admin
     from streaming.stores import Store
 
 log = logging.getLogger(__name__)
@@ -57,49 +52,27 @@ def stable_offsets(
 ) -> dict[TP, int]:
     """The group's committed offsets once no transaction on them is open; absent where there are none.
 
-    Waits for another worker's open transaction, saying so, at most `timeout_s`. Raises Inconsistent then.
+    Waits for another worker's open transaction, saying so, at most `timeout_s`. Raises Inconsistent then, and
+    KafkaException when the brokers don't answer.
     """
-    asked = [TopicPartition(tp.topic, tp.partition) for tp in sources]
-    started = time.monotonic()
-    said = started
+    started = said = time.monotonic()
     gauge = metrics.TAKEOVER_WAIT_S.labels(group)
     while True:
         token.check()
-        waiting: list[str] = []
-        offsets: dict[TP, int] = {}
-        request, client = [ConsumerGroupTopicPartitions(group, asked)], admin.client
-        try:
-            answer = client.list_consumer_group_offsets(
-                request, require_stable=True, request_timeout=ANSWER_S
-            )[group].result(31)
-        except KafkaException as exc:
-            if kafka_error(exc).code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return {}
-            waiting, answer = [str(kafka_error(exc))], None
-            admin.replace(client)
-        for tp in answer.topic_partitions if answer else ():
-            if tp.error is not None:
-                waiting.append(f"{tp.topic}-{tp.partition}: {tp.error.str()}")
-            elif tp.offset >= 0:
-                offsets[TP(tp.topic, tp.partition)] = tp.offset
-        if not waiting:
+        offsets = admin.stable_offsets(sources)
+        if offsets is not None:
             gauge.set(0)
             return offsets
         waited = time.monotonic() - started
         gauge.set(waited)
         if waited > timeout_s:
             raise Inconsistent(
-                f"{group}: no stable offsets after {waited:.0f} s ({waiting[0]}): a transaction of another worker is "
-                f"open; find it with kafka-transactions.sh find-hanging and end it with kafka-transactions.sh abort"
+                f"{group}: no stable offsets after {waited:.0f} s: a transaction of another worker is open; find it "
+                f"with kafka-transactions.sh find-hanging and end it with kafka-transactions.sh abort"
             )
         if time.monotonic() - said > 2:
             said = time.monotonic()
-            log.warning(
-                "%s: waits for another worker's open transaction (%.0f s): %s",
-                group,
-                waited,
-                waiting[0],
-            )
+            log.warning("%s: waits for another worker's open transaction (%.0f s)", group, waited)
         time.sleep(0.05)
 
 
