@@ -112,9 +112,10 @@ class Reader:
         self._consumer.assign([TopicPartition(topic, partition, max(low, start))])
         while (message := self._consumer.poll(self._timeout_s())) is None:
             pass
-        if message.error() and message.error().code() != KafkaError._PARTITION_EOF:
-            raise KafkaException(message.error())
-        return message.error() is None
+        error = message.error()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            raise KafkaException(error)
+        return error is None
 
     def _until(self, end: int) -> Iterator[LogRecord]:
         while True:
