@@ -323,8 +323,9 @@ def _add_one(stand: Stand, count: int) -> None:
 
 
 def _ready(one: Any) -> bool:
+    """Asked from a thread: the consumer must not be made there, beside the one that the app makes."""
     assert one.failure is None, one.failure
-    return bool(one.consumer.ready)
+    return one._consumer is not None and bool(one.consumer.ready)
 
 
 @pytest.mark.long
