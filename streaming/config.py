@@ -81,6 +81,7 @@ class DriverConfig:
     def client(self, app_id: str) -> dict[str, Any]:
         """librdkafka settings that all clients of an app share."""
         address = f"@{self.client_address}" if self.client_address else ""
+        answer_ms = int(min(10.0, self.transaction_timeout_s / 2) * 1000)
         return {
             "bootstrap.servers": self.bootstrap,
             "client.id": f"{app_id}.{self.instance}{address}",
@@ -89,8 +90,10 @@ class DriverConfig:
             "metadata.recovery.strategy": "none",
             # a transaction must not time out while its client waits to connect again; 10 s by default
             "reconnect.backoff.max.ms": 1000,
-            # what a broker that stands still may hold up, until another one is asked; a minute by default
-            "socket.timeout.ms": int(min(10.0, self.transaction_timeout_s) * 1000),
+            # What a broker that stands still may hold up, until another one is asked: half of a transaction, so
+            # that it goes on with that one. A minute by default, and 10 s for a new connection's first answer.
+            "socket.timeout.ms": answer_ms,
+            "api.version.request.timeout.ms": answer_ms,
             **self.kafka,
         }
 
@@ -100,6 +103,9 @@ class DriverConfig:
             **self.client(app_id),
             "transactional.id": f"{app_id}.{self.instance}",
             "transaction.timeout.ms": int(self.transaction_timeout_s * 1000),
+            # what can't be written is given up while its transaction can still be aborted: later its worker would
+            # be fenced, and start anew
+            "delivery.timeout.ms": int(self.transaction_timeout_s * 700),
             "partitioner": "murmur2_random",
             # a commit sends what waits at once; under load fewer requests spare broker and client a fifth of their CPU
             "linger.ms": 40,
@@ -132,6 +138,9 @@ class DriverConfig:
             "auto.offset.reset": "error",
             "enable.partition.eof": True,  # says what lag is: where a log ends for its readers
             "partition.assignment.strategy": "range",
+            # The others say soon that a broker which stands still is out of the cluster, and who waits for it as
+            # the coordinator, to join the group, asks the next one: after max.poll.interval.ms by default.
+            "topic.metadata.refresh.interval.ms": 5000,
             "session.timeout.ms": session_ms,
             "heartbeat.interval.ms": min(3000, session_ms // 3),
             "max.poll.interval.ms": max(int(self.cycle_timeout_s * 2000) + 30_000, session_ms),

@@ -16,6 +16,7 @@ from confluent_kafka import ConsumerGroupState, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 import streaming.consumer
+from deploy.local.kafka import HOST
 from streaming.admin import EARLIEST, Admin
 from streaming.errors import Fenced
 from tests.streaming.kit import committed, rows, running, set_config, until, wait_until, write
@@ -133,16 +134,19 @@ class Stand:
         self.in_sync()
 
     def in_sync(self) -> None:
-        """All replicas of all partitions, or the next death would take a majority away."""
+        """All replicas of all partitions, or the next death would take a majority away.
 
-        def synced() -> bool:
-            topics = self.admin.list_topics(timeout=10).topics.values()
+        Each broker says so: one that was frozen tells, at first, what it knew then.
+        """
+
+        def synced(node: int) -> bool:
+            topics = _told(f"{HOST}:{self.kafka.port(node)}").topics.values()
             return all(
                 len(part.isrs) == len(part.replicas) == 3
                 for topic in topics for part in topic.partitions.values()
             )  # fmt: skip
 
-        wait_until(synced, 90)
+        wait_until(lambda: all(map(synced, self.kafka.nodes)), 90)
 
     def min_isr_unmet(self, node: int, seconds: float) -> None:
         """A node is away, and what we write to wants all three."""
@@ -208,10 +212,9 @@ def _create(kafka: Kafka, name: str) -> None:
         future.result(30)
 
 
-def _known(kafka: Kafka) -> set[int]:
-    """The brokers that a client which asks now is told of."""
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    return set(admin.list_topics(timeout=10).brokers)
+def _told(bootstrap: str) -> Any:
+    """What a client is told that asks now for the first time."""
+    return AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10)
 
 
 @pytest.fixture
@@ -274,7 +277,7 @@ async def test_a_broker_goes_while_workers_restore(
             async with running(comes, ready=False):
                 await until(gate.reached.is_set)
                 go_away(node)
-                await until(lambda node=node: node not in _known(kafka))
+                await until(lambda node=node: node not in _told(kafka.bootstrap).brokers)
                 gate.open()
                 await until(lambda comes=comes: stays.ready and _ready(comes), 90)
                 await asyncio.to_thread(_add_one, stand, count)
