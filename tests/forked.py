@@ -17,7 +17,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+from multiprocessing.connection import wait as ready
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from deploy.local.processes import Child
@@ -30,6 +32,7 @@ ENDS_S = 180.0  # a command, on a machine that has much else to do
 PR_SET_PDEATHSIG = 1
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.imported"])
+_alone = Lock()  # a start looks after all processes: two threads must not read one's end
 
 
 class Forked:
@@ -53,19 +56,21 @@ class Forked:
         self._process: Any = _context.Process(
             target=_run, args=(self.args, given, log, errors or log), daemon=True
         )
-        self._process.start()
+        with _alone:
+            self._process.start()
         self.pid: int = self._process.pid
 
     @property
     def returncode(self) -> int | None:
-        code: int | None = self._process.exitcode
+        with _alone:
+            code: int | None = self._process.exitcode
         return code
 
     def poll(self) -> int | None:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
+        ready([self._process.sentinel], timeout)
         code = self.poll()
         if code is None:
             assert timeout is not None

@@ -78,6 +78,7 @@ class MariaDB(Server):
                 database=NAME,
                 connect_timeout=ANSWER_S,
                 read_timeout=ANSWER_S,
+                ssl_disabled=True,  # else each question reads all certificates of the machine
             )
         except pymysql.err.OperationalError:
             return False

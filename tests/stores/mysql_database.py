@@ -36,6 +36,7 @@ def sql(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
             database=told["db"],
             charset="utf8mb4",
             autocommit=True,
+            ssl_disabled=True,  # else each reads all certificates of the machine
         ) as connection,
         connection.cursor() as cursor,
     ):

@@ -41,7 +41,6 @@ class Client:
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 20,
             }
         )
         self.seen: list[Any] = []  # messages of all tailed topics, in the order of reading

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -83,8 +84,10 @@ def test_a_bad_setting(nowhere: Installation) -> None:
 
 
 def test_the_broker_is_away(nowhere: Installation) -> None:
-    for command in (["worker", "all"], ["topics", "apply"], ["verify"]):
-        refused(nowhere.pipeline(*command), "no Kafka answers at", nowhere.bootstrap)
+    commands = (["worker", "all"], ["topics", "apply"], ["verify"])
+    with ThreadPoolExecutor() as pool:  # each waits for the broker
+        for done in pool.map(lambda command: nowhere.pipeline(*command), commands):
+            refused(done, "no Kafka answers at", nowhere.bootstrap)
 
 
 def test_topics_are_missing(kafka: Kafka, tmp_path: Path) -> None:
