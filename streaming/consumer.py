@@ -464,6 +464,8 @@ class Consumer(Service, ConsumerT):
             await self._on_assigned(set(assignment.tps), self.app.consumer_generation_id + 1)
             assignment.token.check()
             await self._call(self._begin_reading, assignment)
+            assignment.token.check()
+            self._tell_watchers()
         except Cancelled:
             return
         except asyncio.CancelledError:
@@ -471,7 +473,6 @@ class Consumer(Service, ConsumerT):
         except BaseException as exc:  # noqa: BLE001 - ends the process
             self.app.fail_stop(exc)
             return
-        self._tell_watchers(assignment)
         seconds = time.monotonic() - started
         metrics.RESTORE_S.labels(self.app_id).set(seconds)
         metrics.RESTORED.labels(self.app_id).inc(count)
@@ -485,11 +486,12 @@ class Consumer(Service, ConsumerT):
             seconds,
         )
 
-    def _tell_watchers(self, assignment: Assignment) -> None:
+    def _tell_watchers(self) -> None:
+        """They may look until they are told that it is revoked, which it may be by now."""
         for table in self.app.tables.values():
             if table.watcher is not None:
                 for partition, part in table.held.items():
-                    table.watcher.assigned(partition, TableView(part, self.holds))
+                    table.watcher.assigned(partition, TableView(part, table.held.__contains__))
 
     def _check_assignment(self, assignment: Assignment) -> None:
         assert self._topology is not None

@@ -9,6 +9,7 @@ import asyncio
 import threading
 import time
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -269,17 +270,17 @@ async def test_a_broker_goes_while_workers_restore(
     )
     async with kept(lambda: adder(name, kafka.bootstrap, PARTITIONS)) as stays:
         for count, step in enumerate(steps, 1):
-            comes = adder(name, kafka.bootstrap, PARTITIONS, instance=f"{count}")
             node = stand.leader(f"{name}-sums-changelog", 0)
             if step == "stable_offsets":
                 node = await asyncio.to_thread(stand.group_coordinator)
             gate.shut(step)
-            async with running(comes, ready=False):
+            make = partial(adder, name, kafka.bootstrap, PARTITIONS, instance=f"{count}")
+            async with kept(make, ready=False) as comes:
                 await until(gate.reached.is_set)
                 go_away(node)
                 await until(lambda node=node: node not in _told(kafka.bootstrap).brokers)
                 gate.open()
-                await until(lambda comes=comes: stays.ready and _ready(comes), 90)
+                await until(lambda comes=comes: stays.ready and comes.ready, 90)
                 await asyncio.to_thread(_add_one, stand, count)
                 await asyncio.to_thread(come_back, node)
                 await asyncio.to_thread(stand.in_sync)
@@ -304,14 +305,20 @@ class Kept:
 
     @property
     def ready(self) -> bool:
-        return not isinstance(self._app.failure, Fenced) and _ready(self._app)
+        """Asked from a thread: the consumer must not be made there, beside the one that the app makes."""
+        app = self._app
+        if isinstance(app.failure, Fenced):
+            return False
+        assert app.failure is None, app.failure
+        return app._consumer is not None and bool(app.consumer.ready)
 
 
 @asynccontextmanager
-async def kept(make: Callable[[], Any]) -> AsyncIterator[Kept]:
+async def kept(make: Callable[[], Any], ready: bool = True) -> AsyncIterator[Kept]:
     keeper = Kept(make)
     task = asyncio.create_task(keeper.run())
-    await until(lambda: keeper.ready or task.done())
+    if ready:
+        await until(lambda: keeper.ready or task.done())
     yield keeper
     task.cancel()
     with suppress(asyncio.CancelledError):
@@ -323,12 +330,6 @@ def _add_one(stand: Stand, count: int) -> None:
     bootstrap, changelog = stand.kafka.bootstrap, f"{stand.name}-sums-changelog"
     write(bootstrap, f"{stand.name}.in", [(b"k%d" % n, b"1") for n in range(9)])
     wait_until(lambda: list(rows(bootstrap, changelog).values()) == [b"%d" % count] * 9, 90)
-
-
-def _ready(one: Any) -> bool:
-    """Asked from a thread: the consumer must not be made there, beside the one that the app makes."""
-    assert one.failure is None, one.failure
-    return one._consumer is not None and bool(one.consumer.ready)
 
 
 @pytest.mark.long

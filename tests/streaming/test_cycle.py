@@ -11,6 +11,7 @@ from confluent_kafka import ConsumerGroupState
 from confluent_kafka.admin import AdminClient
 
 import streaming
+from streaming.consumer import Consumer
 from tests.streaming.kit import (
     App,
     Number,
@@ -74,6 +75,42 @@ async def test_a_thread_may_look_at_an_app_before_it_starts(bootstrap: str, pref
     assert not await asyncio.to_thread(lambda: one.consumer.ready)
     async with running(one):
         await until(lambda: values(bootstrap, f"{name}.out") == [b"5"])
+
+
+class Sees:
+    """A watcher that looks at the rows which it is told of."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, dict[bytes, Any]] = {}
+
+    def assigned(self, partition: int, view: Any) -> None:
+        self.rows[partition] = dict(view.scan())
+
+    def committed(self, partition: int, changes: Any) -> None: ...
+
+    def revoked(self, partition: int) -> None: ...
+
+
+async def test_a_watcher_sees_the_rows_however_long_ago_the_last_poll_was(
+    bootstrap: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine it may be long; who asks from outside is told then that nothing is held."""
+    name = f"{prefix}adder"
+    create(bootstrap, f"{name}.in", f"{name}.out")
+    write(bootstrap, f"{name}.in", [(b"a", b"5")])
+    async with running(adder(name, bootstrap)):
+        await until(lambda: values(bootstrap, f"{name}.out") == [b"5"])
+    begin = Consumer._begin_reading
+
+    def long_ago(self: Consumer, assignment: Any) -> None:
+        begin(self, assignment)
+        self._last_poll -= 60
+
+    monkeypatch.setattr(Consumer, "_begin_reading", long_ago)
+    one, sees = adder(name, bootstrap), Sees()
+    one.sums.watcher = sees
+    async with running(one):
+        await until(lambda: sees.rows == {0: {b"a": 5}})
 
 
 async def test_headers_and_timestamps_pass_through(bootstrap: str, prefix: str) -> None:
