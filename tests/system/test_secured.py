@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -232,12 +233,28 @@ WRONG: Mapping[str, tuple[dict[str, str], tuple[str, ...]]] = {
 CASES = [(name, COMMANDS[0]) for name in WRONG] + [("a password", one) for one in COMMANDS[1:]]
 
 
-@pytest.mark.parametrize(("name", "command"), CASES)
-def test_what_is_wrong_is_one_sentence(secured: Secured, name: str, command: list[str]) -> None:
-    settings, words = WRONG[name]
-    given = {k: v.format(directory=secured.directory) for k, v in settings.items()}
-    done = secured.pipeline(*command, **given)
-    refused(done, *words)
+@pytest.fixture(scope="module")
+def answers(secured: Secured) -> list[subprocess.CompletedProcess[str]]:
+    """Of all cases, asked side by side: most wait for a broker that does not let them in."""
+    with ThreadPoolExecutor() as pool:
+        return [
+            *pool.map(lambda case: secured.pipeline(*case[1], **given(secured, case[0])), CASES)
+        ]
+
+
+def given(secured: Secured, name: str) -> dict[str, str]:
+    return {k: v.format(directory=secured.directory) for k, v in WRONG[name][0].items()}
+
+
+@pytest.mark.parametrize("case", range(len(CASES)), ids=[f"{n}-{c[0]}" for n, c in CASES])
+def test_what_is_wrong_is_one_sentence(
+    secured: Secured, answers: list[subprocess.CompletedProcess[str]], case: int
+) -> None:
+    name, done = CASES[case][0], answers[case]
+    refused(done, *WRONG[name][1])
     assert (done.returncode, done.stderr.count("\n"), done.stdout) == (1, 1, ""), done.stderr
-    for secret in (PASSWORD, given.get("STREAMBANK_KAFKA_SASL_PASSWORD", PASSWORD)):
+    for secret in (
+        PASSWORD,
+        given(secured, name).get("STREAMBANK_KAFKA_SASL_PASSWORD", PASSWORD),
+    ):
         assert secret not in done.stderr
