@@ -93,7 +93,7 @@ class Mixed(Bank):
         if self._chance.random() < 0.03:
             self._register()
         if len(self.reports) < REPORTS and self._chance.random() < 0.005:
-            self._end_the_day()
+            self.end_the_day()
         if self._chance.random() < 0.5:
             return self.transfer(source, destination, self._amount())
         return self._chance.choice(kinds)(source, destination)
@@ -200,7 +200,7 @@ class Mixed(Bank):
         for _ in range(self._chance.choice((1, 2))):  # asked twice is asked once
             self._send("user", address, command)
 
-    def _end_the_day(self) -> None:
+    def end_the_day(self) -> None:
         """Settlement closes what is open; a report says what has ended until a moment ago."""
         number, to_ms = len(self.reports), int(time.time() * 1000) - 1_000
         run = RunSettlement(run_id=f"run-{number}", day="", actor_id=OPERATOR, request_hash="")
