@@ -91,6 +91,12 @@ async def test_the_state_of_a_running_bank(people: Town, bank: Stand) -> None:
     assert found.ledger_imbalance is False
     assert found.stores == []
 
+    async def idle() -> bool:
+        found = await up()
+        return found is not None and not any(one.lag for one in found.services)
+
+    await until(idle, "nobody is behind", 30)
+
 
 async def test_the_queue_of_reviews_is_counted(people: Town) -> None:
     compliance = await people.staff("compliance")
