@@ -63,9 +63,12 @@ ASK_S = 60.0  # how long a question is asked again
 class Admin:
     """What one app asks the brokers; any thread may. Offsets are those of `group`."""
 
-    def __init__(self, config: Mapping[str, Any], group: str = "ask") -> None:
-        self._config, self._group = {**config}, group
+    def __init__(self, config: Mapping[str, Any], group: str | None = None) -> None:
+        self._config, self._group = {**config}, group or "ask"
         self._clients: dict[str, Any] = {}  # by what they are for, made when first asked
+        if group is not None:  # they find its coordinator meanwhile
+            for isolation in (READ_UNCOMMITTED, READ_COMMITTED):
+                self._clients[isolation] = self._reader(isolation)
 
     def ask(self, question: Callable[[AdminClient], Answer], within_s: float = ASK_S) -> Answer:
         """What `question` finds out from a client; a new one is asked again while it raises what passes.

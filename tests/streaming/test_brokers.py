@@ -243,8 +243,7 @@ def test_the_transaction_coordinator_dies_and_min_isr_is_unmet(stand: Stand) -> 
     stand.settle()
 
 
-# long: librdkafka itself crashes now and then when brokers go while an AdminClient asks, and these apps run in
-# the test's own process; in the storms it takes a worker down, which its supervisor starts again
+# long: each takes half a minute and more
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("way", "steps"),
