@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from streaming.context import Batch
 
+END: Any = object()  # of a batch, where it is asked for among the values
 YIELD_EVERY = 200  # records after which timers, readers and heartbeats get their turn
 
 REFUSED = {
@@ -87,19 +88,26 @@ class Stream(faust.Stream[Any]):
         _current_event.set(None)
         batch.finish()
 
-    def _values(self, shape: Callable[..., Any] | None = None) -> AsyncGenerator[Any, None]:
+    def _values(
+        self, shape: Callable[..., Any] | None = None, *, ends: bool = False
+    ) -> AsyncGenerator[Any, None]:
         if self.repartition is not None:
             raise Misuse(
                 f"agent {self.prefix} reads a stream that it grouped: read the one that group_by answered"
             )
-        return self.values_for(self._processors, shape)
+        return self.values_for(self._processors, shape, ends=ends)
 
     async def values_for(
-        self, processors: Sequence[Any], shape: Callable[..., Any] | None = None
+        self,
+        processors: Sequence[Any],
+        shape: Callable[..., Any] | None = None,
+        *,
+        ends: bool = False,
     ) -> AsyncGenerator[Any, None]:
         """The values of all records, batch after batch, each through `processors`.
 
-        `shape` makes what is given of batch, record and value; None gives the value.
+        `shape` makes what is given of batch, record and value; None gives the value. With `ends` each batch ends
+        with END, also one that was given up.
         """
         self._finalized = self.reading = True
         await self.maybe_start()
@@ -130,6 +138,8 @@ class Stream(faust.Stream[Any]):
                         continue
                 self._value = value
                 yield value if shape is None else shape(batch, record, value)
+            if ends:
+                yield END
             self._end_batch(batch)
 
     def __aiter__(self) -> Any:
@@ -164,26 +174,19 @@ class Stream(faust.Stream[Any]):
         if max_ < 1:
             raise Misuse(f"take: {max_} values make no list; ask for 1 or more")
         taken: list[Any] = []
-        async for value in self._values():
-            taken.append(value)
-            assert self.batch is not None
-            if len(taken) >= max_ or self._at_end():
+        last = 0  # where in its batch the last one of them is: what fails in the list is said of it
+        async for value in self._values(ends=True):
+            batch = self.batch
+            assert batch is not None
+            if value is not END:
+                taken.append(value)
+                last = batch.pos or 0
+            elif batch.cycle.error is not None:
+                taken = []  # its transaction is lost: all of it comes again
+            if taken and (value is END or len(taken) >= max_):
+                batch.pos = last
                 yield taken
                 taken = []
-
-    def _at_end(self) -> bool:
-        """No readable record follows in this batch."""
-        batch = self.batch
-        assert batch is not None
-        assert batch.pos is not None
-        decode = self.channel.value_of
-        for record in batch.records[batch.pos + 1 :]:
-            try:
-                decode(record.value())
-            except Poison:
-                continue
-            return False
-        return True
 
 
 def _event(batch: Batch, _: Any, value: Any) -> Any:

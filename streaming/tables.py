@@ -138,11 +138,11 @@ class TableView:
         self._part, self._held = part, held
 
     def _check(self) -> TablePartition:
-        if not self._held(self._part.partition):
-            raise NotOwned(
-                f"partition {self._part.partition} of {self._part.table.name} is not held here"
-            )
-        return self._part
+        part = self._part
+        # of an earlier assignment it would not see what was committed since
+        if part.table.held.get(part.partition) is not part or not self._held(part.partition):
+            raise NotOwned(f"partition {part.partition} of {part.table.name} is not held here")
+        return part
 
     @property
     def position(self) -> bytes | None:
@@ -266,12 +266,14 @@ class Table(faust.Table[Any, Any]):
         if batch is None:
             raise Misuse(f"table {self.name}: rows change only in an agent, in its transaction")
         part = self.held[batch.partition]
+        batch.cycle.dirty[part] = (
+            None  # first: what is written of rows that fail midway must go, too
+        )
         overlay = part.overlay
         for key, value in rows.items():
             overlay[key.encode()] = DELETED if value is None else value
         if POSITION_KEY in overlay:
             raise Misuse(f"the key {POSITION_KEY!r} is reserved for the driver")
-        batch.cycle.dirty[part] = None
 
     def pop(self, key: Any, *default: Any) -> Any:
         value = self.get(key, *default) if default else self[key]

@@ -14,7 +14,19 @@ import faust
 import pytest
 
 import streaming
-from tests.streaming.kit import App, Number, app, create, read, rows, running, until, values, write
+from tests.streaming.kit import (
+    App,
+    Number,
+    app,
+    committed,
+    create,
+    read,
+    rows,
+    running,
+    until,
+    values,
+    write,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -263,6 +275,47 @@ async def test_take_is_exactly_once(bootstrap: str, prefix: str, size: int) -> N
         await until(lambda: len(values(bootstrap, f"{prefix}out")) >= 100)
     assert [int(value or 0) for value in values(bootstrap, f"{prefix}out")] == list(range(100))
     assert values(bootstrap, f"{prefix}dead") == [b"x", b"y"]
+
+
+async def test_a_list_never_waits_for_what_is_filtered_out(bootstrap: str, prefix: str) -> None:
+    """Its records are of this transaction: given with the next one they would be lost between the two."""
+    create(bootstrap, f"{prefix}in", f"{prefix}out")
+    one = app(f"{prefix}take", bootstrap)
+    out = one.topic(f"{prefix}out", value_codec=Number())
+
+    @one.agent(one.topic(f"{prefix}in", value_codec=Number()))
+    async def agent(stream: Any) -> None:
+        async for taken in stream.filter(lambda value: not value % 2).take(1000, within=1):
+            for value in taken:
+                out.put(value=value)
+
+    write(bootstrap, f"{prefix}in", [(b"k", b"%d" % n) for n in range(100)])
+    async with running(one):
+        await until(lambda: committed(bootstrap, f"{prefix}take", f"{prefix}in") == 100)
+        found = [int(value or 0) for value in values(bootstrap, f"{prefix}out")]
+    assert found == list(range(0, 100, 2))
+
+
+async def test_rows_that_failed_midway_are_not_written_by_others(
+    bootstrap: str, prefix: str
+) -> None:
+    create(bootstrap, f"{prefix}in", f"{prefix}dead")
+    one = app(f"{prefix}rows", bootstrap, attempts=1)
+    source = one.topic(
+        f"{prefix}in", value_codec=Number(), on_error="dead-letter", dead_letters=f"{prefix}dead"
+    )
+    table = one.Table("rows", value_codec=Number(), default=int, partitions=1)
+
+    @one.agent(source)
+    async def agent(stream: Any) -> None:
+        async for value in stream:
+            table.change({f"{value}": value, "\ud800" if value == 13 else "last": value})
+
+    write(bootstrap, f"{prefix}in", [(b"k", b"13"), (b"k", b"7")])
+    async with running(one):
+        await until(lambda: rows(bootstrap, f"{prefix}rows-rows-changelog"))
+        await until(lambda: values(bootstrap, f"{prefix}dead") == [b"13"])
+    assert rows(bootstrap, f"{prefix}rows-rows-changelog") == {(0, b"7"): b"7", (0, b"last"): b"7"}
 
 
 def test_what_is_refused_is_refused_when_it_is_declared() -> None:
