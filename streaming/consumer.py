@@ -406,6 +406,8 @@ class Consumer(Service, ConsumerT):
 
     def _kafka_assigned(self, consumer: KafkaConsumer, parts: list[TopicPartition]) -> None:
         consumer.assign([])  # nothing is fetched until the state is there; the group has its answer
+        if self._ending:  # also in the consumer's close: a rebalance that ends when we do
+            return
         assignment = Assignment(
             frozenset(TP(p.topic, p.partition) for p in parts), Token(threading.Event())
         )
@@ -426,7 +428,8 @@ class Consumer(Service, ConsumerT):
             done.set()
 
         self.loop.call_soon_threadsafe(drop)
-        while not self._ending and not done.wait(1):
+        # also while we stop: what was read must not be worked on once its state is gone
+        while not done.wait(1) and self.loop.is_running():
             pass
 
     def _drop_assignment(self) -> None:
@@ -606,7 +609,7 @@ class Consumer(Service, ConsumerT):
     def _begin_reading(self, assignment: Assignment) -> None:
         """In the Kafka thread, between two polls."""
         assignment.token.check()
-        if assignment is not self._assignment:
+        if assignment is not self._assignment or self._ending:
             raise Cancelled
         assert self._consumer is not None
         for tp, offset in assignment.offsets.items():
@@ -934,6 +937,8 @@ class Consumer(Service, ConsumerT):
                     self._merge(cycle)
                 elif ahead is not None:
                     ahead.error = error  # it saw rows that will not be
+                    # at once: readers wait for its end, and agents may take long
+                    await self._undo(cycle, error)
                 if working is not None:
                     await working
             finally:
@@ -1288,10 +1293,7 @@ class Consumer(Service, ConsumerT):
         cycle.drop()
         if ahead is not None:
             ahead.drop()
-        if isinstance(error, KafkaException) and is_fatal(kafka_error(error)):
-            raise Fenced(f"{self.app_id}: {kafka_error(error).str()}") from error
-        if cycle.begun:
-            await self._call(self._abort, error)
+        await self._undo(cycle, error)
         if isinstance(error, RecordFailed) and not isinstance(error.cause, KafkaException):
             return self._suspect(error.tp, error.offset, error.cause)
         if isinstance(error, RecordFailed) and not _transaction_broken(error.cause):
@@ -1306,7 +1308,20 @@ class Consumer(Service, ConsumerT):
             return None
         return self._look_closer(cycle, cause)
 
+    async def _undo(self, cycle: Cycle, error: BaseException) -> None:
+        """Abort the cycle's transaction, if it has one. Raises Fenced."""
+        if isinstance(error, KafkaException) and is_fatal(kafka_error(error)):
+            raise Fenced(f"{self.app_id}: {kafka_error(error).str()}") from error
+        if cycle.begun:
+            await self._call(self._abort, error)
+            cycle.begun = False
+
     def _abort(self, error: BaseException) -> None:
+        """In the Kafka thread.
+
+        A transaction that the coordinator has not heard of, for instance since it refused one of its topics, it
+        can't abort, and librdkafka's client is broken then. Nobody has fenced us: that is what it looks at first.
+        """
         assert self._producer is not None
         deadline = time.monotonic() + UNKNOWN_COMMIT_S
         while True:
@@ -1317,6 +1332,11 @@ class Consumer(Service, ConsumerT):
                 if kafka_error(exc).retriable() and time.monotonic() < deadline:
                     time.sleep(0.1)
                     continue
+                if kafka_error(exc).code() == KafkaError.INVALID_TXN_STATE:
+                    log.warning("%s: begins anew with a producer: %s", self.app_id, exc)
+                    self._producer = KafkaProducer(self.driver.producer(self.app_id))
+                    self._init_transactions()
+                    return self._fault("aborted")
                 raise Fenced(
                     f"{self.app_id}: can't abort ({kafka_error(exc).str()}) after {error!r}"
                 ) from error

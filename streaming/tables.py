@@ -266,9 +266,8 @@ class Table(faust.Table[Any, Any]):
         if batch is None:
             raise Misuse(f"table {self.name}: rows change only in an agent, in its transaction")
         part = self.held[batch.partition]
-        batch.cycle.dirty[part] = (
-            None  # first: what is written of rows that fail midway must go, too
-        )
+        # first: what is written of rows that fail midway must go, too
+        batch.cycle.dirty[part] = None
         overlay = part.overlay
         for key, value in rows.items():
             overlay[key.encode()] = DELETED if value is None else value

@@ -207,7 +207,7 @@ class TrialConsumer(Consumer):
         """One cycle of one record: what it wrote. Raises the exception of the agent that failed."""
         before = len(self.outputs.sent)
         self.open(record.tp.partition)
-        self._buffers[record.tp] = deque([record])
+        self._buffers = {record.tp: deque([record])}  # one that failed before is forgotten
         await self._conclude(await self._worked({record.tp: [record]}))
         return self.outputs.sent[before:]
 

@@ -400,3 +400,22 @@ async def test_tables_are_read_outside_of_agents_only_where_they_are_held(
             one.sums[b"a"] = 1
     with pytest.raises(streaming.NotOwned):
         view.get(b"a")
+
+
+async def test_a_view_of_an_earlier_assignment_is_refused(bootstrap: str, prefix: str) -> None:
+    """It remembers rows as they were: what was committed since it would never see."""
+    name = f"{prefix}adder"
+    create(bootstrap, f"{name}.in", f"{name}.out")
+    one = adder(name, bootstrap)
+    write(bootstrap, f"{name}.in", [(b"a", b"1")])
+    async with running(one):
+        await until(lambda: one.consumer.ready and len(values(bootstrap, f"{name}.out")) == 1)
+        view, assignment = one.sums.partition(0), one.consumer._assignment
+        await until(lambda: view.get(b"a") == 1)
+        async with running(adder(name, bootstrap, instance="1"), ready=False):
+            await until(lambda: one.consumer._assignment is not assignment)
+        await until(lambda: one.consumer.ready and one.consumer.holds(0))
+        write(bootstrap, f"{name}.in", [(b"a", b"1")])
+        await until(lambda: one.sums.partition(0).get(b"a") == 2)
+        with pytest.raises(streaming.NotOwned):
+            view.get(b"a")

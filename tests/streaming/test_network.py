@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 APIS = (PRODUCE, ADD_PARTITIONS, ADD_OFFSETS, TXN_OFFSET_COMMIT, END_TXN)
 WAYS = ("cut before", "cut after", "delay", "drop", "mute")
-QUICK = {"kafka": {"socket.timeout.ms": 1000}}
+# small batches: there is always a next one to be worked on while a transaction waits for its answer
+QUICK = {"kafka": {"socket.timeout.ms": 1000}, "batch_max": 10}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_a_client_that_waits_for_a_forgotten_coordinator_is_given_up(
     """Where it begins anew with its brokers, librdkafka does not come back from sending offsets."""
     name = f"{prefix}net"
     create(bootstrap, f"{name}.in", f"{name}.out")
-    hangs = {"kafka": {**QUICK["kafka"], "metadata.recovery.strategy": "rebootstrap"}}
+    hangs = {**QUICK, "kafka": {**QUICK["kafka"], "metadata.recovery.strategy": "rebootstrap"}}
     options = {"bootstrap": bootstrap, "name": name, "instance": "0", "driver": hangs}
     with Supervised(lambda: worker("adder", **options)) as adder:
         load(bootstrap, name, 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 from typing import Any
 
@@ -203,3 +204,15 @@ async def test_an_agent_that_hangs_is_named() -> None:
     async with hangs.test_context() as agent:
         with pytest.raises(streaming.DriverError, match="did not come back"):
             await agent.put(1)
+
+
+async def test_a_record_that_failed_is_not_taken_up_beside_the_next() -> None:
+    bank = Bank()
+    bank.app.driver = dataclasses.replace(bank.app.driver, batch_max=1)
+    async with bank.agent.test_context() as agent:
+        with pytest.raises(RuntimeError, match="not 13"):
+            await agent.put(13, key=b"a", partition=1)
+        await agent.put(5, key=b"a", partition=0)
+        await agent.put(5, key=b"a", partition=1)
+        assert agent.values(bank.sums) == [5, 5]
+        assert bank.table.partition(1).get(b"a") == 5
