@@ -474,15 +474,6 @@ def _limits_can_be_read(settings: Settings) -> None:
     settings.route_limits  # noqa: B018 - raises BadSetting
 
 
-def _time_outs_fit(settings: Settings) -> None:
-    if settings.cycle_timeout_s >= settings.transaction_timeout_s:
-        raise BadSetting(
-            f"STREAMBANK_CYCLE_TIMEOUT_S is {settings.cycle_timeout_s:g}; set it below "
-            f"STREAMBANK_TRANSACTION_TIMEOUT_S ({settings.transaction_timeout_s:g}), or the broker "
-            "aborts what is still being worked on"
-        )
-
-
 def _files_are_there(settings: Settings) -> None:
     if bool(settings.tls_certificate) != bool(settings.tls_key):
         missing = "STREAMBANK_TLS_KEY" if settings.tls_certificate else "STREAMBANK_TLS_CERTIFICATE"
@@ -584,7 +575,6 @@ CHECKS: tuple[Callable[[Settings], None], ...] = (
     _outbound_is_possible,
     _stores_are_urls,
     _passwords_are_dear,
-    _time_outs_fit,
     _sasl_is_complete,
     _files_are_there,
     _production_has_secrets,

@@ -53,11 +53,6 @@ class DriverConfig:
     def __post_init__(self) -> None:
         if not self.instance:
             raise ValueError("driver: instance is empty; give each worker a stable name of its own")
-        if self.cycle_timeout_s >= self.transaction_timeout_s:
-            raise ValueError(
-                f"driver: cycle_timeout_s ({self.cycle_timeout_s}) must be less than transaction_timeout_s "
-                f"({self.transaction_timeout_s}), or the broker aborts what an agent still works on"
-            )
         if self.session_timeout_s < 1:
             raise ValueError(
                 f"driver: session_timeout_s ({self.session_timeout_s}) must be 1 or more"

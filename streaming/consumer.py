@@ -85,9 +85,6 @@ COORDINATOR_S = 3.0  # pause between two looks at the group's coordinator
 OUTAGE_S = 180.0  # how long transactions may fail in a row before the process is started anew
 NEW_TOPIC_S = 5.0  # how long a topic may be unknown before it is missing
 FIRST_READ_S = 10.0  # how long after the start an agent's body may take to begin to read
-# How long a thread may keep the interpreter from another one, in the whole process: a commit wakes the Kafka thread
-# a few times while agents compute, and Python lets it wait 5 ms each time.
-SWITCH_S = 0.0005
 WRITE_EVERY = 1000  # records given to librdkafka after which others in the event loop have a turn
 CRASHES = 3  # starts without a commit after which records are taken one by one
 
@@ -209,7 +206,6 @@ class Consumer(Service, ConsumerT):
 
     async def on_start(self) -> None:
         driver = self.driver
-        sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
         self._admin = Admin(driver.client(self.app_id), self.app_id)
         self._held = held.Held(self.app_id, self._admin)
         self._producer = KafkaProducer(driver.producer(self.app_id))
@@ -699,7 +695,7 @@ class Consumer(Service, ConsumerT):
         timeout_s = self.driver.poll_timeout_s
         if any(self._takeable(tp) for tp in self._buffers):
             timeout_s = min(max(0.0, self._next_cycle_s - time.monotonic()), timeout_s)
-        self._read(timeout_s, 2 * self.driver.batch_max)  # a second batch is worked on beside
+        self._read(timeout_s)
         if self._last_poll < self._next_cycle_s and not self._paused:
             return {}
         work = self._choose()
@@ -710,15 +706,18 @@ class Consumer(Service, ConsumerT):
 
     def _poll_between(self, cycle: Cycle) -> bool:
         """In the Kafka thread, before a cycle that was worked on ahead begins: whether it still may."""
-        self._read(0.0, self.driver.batch_max)
+        self._read(0.0)
         return self._assignment is cycle.assignment and self._is_member()
 
-    def _read(self, timeout_s: float, count: int) -> None:
+    def _read(self, timeout_s: float) -> None:
+        """Two batches at most: the rest stays with librdkafka, for it forgets what it has when it is paused."""
         assert self._consumer is not None
+        here = sum(len(buffer) for tp, buffer in self._buffers.items() if self._takeable(tp))
+        count = 2 * self.driver.batch_max - here
         head = self._consumer.poll(timeout_s)
         self._last_poll = time.monotonic()
         if head is not None:
-            self._take_in([head, *self._consumer.consume(count, 0)])
+            self._take_in([head, *(self._consumer.consume(count, 0) if count > 0 else ())])
         self._flow()
         if self._last_poll >= self._lag_at_s:
             self._measure_lag()
@@ -842,8 +841,8 @@ class Consumer(Service, ConsumerT):
         if self._careful is not None:
             tp = min(ready, key=lambda tp: (tp not in self._careful.until, tp))  # type: ignore[union-attr]
             return {tp: self._head(tp, self._careful.size)}
-        share = max(1, self.driver.batch_max // len(ready))
-        return {tp: self._head(tp, share) for tp in ready}
+        shares = fair_shares({tp: len(self._buffers[tp]) for tp in ready}, self.driver.batch_max)
+        return {tp: self._head(tp, share) for tp, share in shares.items()}
 
     def _head(self, tp: TP, count: int) -> list[Any]:
         """Records at the head of a buffer, up to a suspect."""
@@ -874,16 +873,19 @@ class Consumer(Service, ConsumerT):
         ):
             return None
         taken = {batch.tp: len(batch.records) for batch in cycle.batches}
-        more = {tp: len(buffer) - taken.get(tp, 0) for tp, buffer in self._buffers.items()}
-        ready = [tp for tp, count in more.items() if count]
+        more = {
+            tp: count
+            for tp, buffer in self._buffers.items()
+            if (count := len(buffer) - taken.get(tp, 0))
+        }
         if sum(more.values()) < max(1, self.driver.batch_max // 2):
             return None
-        share = max(1, self.driver.batch_max // len(ready))
         metrics.AHEAD.labels(self.app_id).inc()
+        shares = fair_shares(more, self.driver.batch_max)
         return self._new_cycle(
             {
                 tp: list(islice(self._buffers[tp], start := taken.get(tp, 0), start + share))
-                for tp in ready
+                for tp, share in shares.items()
             }
         )
 
@@ -1449,6 +1451,19 @@ class Consumer(Service, ConsumerT):
 
     getmany = perform_seek = seek = seek_wait = highwater = _ours
     highwaters = earliest_offsets = _ours
+
+
+def fair_shares(waiting: Mapping[TP, int], total: int) -> dict[TP, int]:
+    """How many records each source partition gives of `total`: as many as any other, or all that wait there.
+
+    At least one each, so that a total of fewer than there are partitions is exceeded.
+    """
+    shares: dict[TP, int] = {}
+    for tp, count in sorted(waiting.items(), key=lambda item: item[1]):
+        each = max(1, total // (len(waiting) - len(shares)))
+        shares[tp] = min(count, each)
+        total -= shares[tp]
+    return shares
 
 
 async def _in_turns(records: list[Item]) -> AsyncIterator[list[Item]]:

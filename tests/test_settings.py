@@ -147,10 +147,6 @@ def test_sasl_and_tls_reach_the_clients(tmp_path: Path) -> None:
         ),
         ({"instance": " "}, "STREAMBANK_INSTANCE is empty; give each worker"),
         ({"rail_url": "rail"}, "STREAMBANK_RAIL_URL is 'rail'; set it to an http://"),
-        (
-            {"cycle_timeout_s": "10"},
-            "STREAMBANK_CYCLE_TIMEOUT_S is 10; set it below STREAMBANK_TRANSACTION_TIMEOUT_S (10)",
-        ),
         ({"kafka_security_protocol": "SASL_SSL"}, "STREAMBANK_KAFKA_SASL_USERNAME is empty;"),
         ({"kafka_ssl_ca": "/no/ca"}, "STREAMBANK_KAFKA_SSL_CA is '/no/ca'; no such file"),
         ({"password_rounds": "9"}, "STREAMBANK_PASSWORD_ROUNDS is 9; set it to 10 to 16"),
