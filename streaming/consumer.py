@@ -713,7 +713,7 @@ class Consumer(Service, ConsumerT):
         """Two batches at most: the rest stays with librdkafka, for it forgets what it has when it is paused."""
         assert self._consumer is not None
         here = sum(len(buffer) for tp, buffer in self._buffers.items() if self._takeable(tp))
-        count = 2 * self.driver.batch_max - here
+        count = 2 * self.driver.batch_max - here - 1
         head = self._consumer.poll(timeout_s)
         self._last_poll = time.monotonic()
         if head is not None:
@@ -777,7 +777,7 @@ class Consumer(Service, ConsumerT):
     def _flow(self) -> None:
         """Back-pressure: a partition whose buffer is full is not fetched until it is half empty."""
         assert self._consumer is not None
-        limit = 2 * self.driver.batch_max
+        limit = 3 * self.driver.batch_max  # more than is ever read of what goes on
         full = [
             tp
             for tp, buffer in self._buffers.items()
