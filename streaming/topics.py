@@ -147,13 +147,10 @@ class Topic(faust.Topic):
         if self._name is None:
             self._bind()
         if type(key) is not bytes:
-            key = self._encode_key(key)
+            key = key_bytes(key, self.app.serializers, self._key_kind, self._key_serializer)
         if value is not None and type(value) is not bytes:
             value = self._encode_value(value)
         return key, value
-
-    def _encode_key(self, key: Any) -> bytes | None:
-        return key_bytes(key, self.app.serializers, self._key_kind, self._key_serializer)
 
     # Faust's put hands an event to a channel in memory: on a topic it would bypass the transaction
     def put(  # type: ignore[override]
@@ -178,17 +175,10 @@ class Topic(faust.Topic):
     def _put(
         self, batch: Any, key: Any, value: Any, partition: int, headers: Any, timestamp_ms: int
     ) -> None:
-        if self._name is None:
-            self._bind()
-        if type(key) is not bytes:
-            key = self._encode_key(key)
-        if value is not None and type(value) is not bytes:
-            value = self._encode_value(value)
+        raw_key, data = self.encoded(key, value)
         if headers is not None:  # a copy: the agent may change its own
             headers = list(headers.items() if isinstance(headers, Mapping) else headers)
-        batch.cycle.outputs.append(
-            (batch, batch.pos or 0, self._name, key, value, partition, headers, timestamp_ms)
-        )
+        batch.cycle.produce(self._name, raw_key, data, partition, headers, timestamp_ms)
 
     async def send(
         self,
