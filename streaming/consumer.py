@@ -232,9 +232,8 @@ class Consumer(Service, ConsumerT):
             self._assignment.token.event.set()
         if self._consumer is not None:
             await self._call(self._consumer.close)
-        await self._call(
-            self._crashes.survived
-        )  # where an assignment may just have said that it begins
+        # in the Kafka thread, where an assignment may just have said that it begins
+        await self._call(self._crashes.survived)
         self._drop_assignment()
         loop = asyncio.get_running_loop()
         if self._standby is not None:
