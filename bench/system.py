@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +65,20 @@ class Worker:
     def ready(self) -> bool:
         return answers(f"http://127.0.0.1:{self.port}/readiness")
 
+    def says(self, lines: int = 12) -> str:
+        """What it waits for, and what it logged last: for whoever asks why nothing moves."""
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.port}/readiness", timeout=2
+            ) as answer:
+                waits = answer.read().decode()
+        except urllib.error.HTTPError as exc:
+            waits = exc.read().decode()
+        except OSError as exc:
+            waits = str(exc)
+        last = "\n".join(self.log.read_text().splitlines()[-lines:])
+        return f"{self.instance}: {waits}\n{last}"
+
     def wait_ready(self, timeout_s: float = 90) -> None:
         """Until it is ready; a worker that ended is started again, as a supervisor would."""
         deadline = time.monotonic() + timeout_s
@@ -70,9 +86,7 @@ class Worker:
             if self.process.poll() is not None:
                 self.start()
             if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"worker {self.instance} is not ready: {self.log.read_text()[-2000:]}"
-                )
+                raise TimeoutError(f"not ready: {self.says()}")
             time.sleep(0.1)
 
     def kill(self) -> None:
@@ -94,7 +108,6 @@ class System:
 
     directory: Path
     nodes: int = 1
-    apart: bool = False  # a controller of its own beside the broker
     spawn: Spawn = spawn  # starts a worker
     settings: dict[str, str] = field(default_factory=dict)
     java: tuple[str, ...] = STEADY
@@ -108,7 +121,6 @@ class System:
         self.kafka = Kafka(
             self.directory / "kafka",
             nodes=self.nodes,
-            apart=self.apart,
             java=self.java,
             orphaned=signal.SIGKILL,
         ).start()

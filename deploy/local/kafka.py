@@ -44,7 +44,7 @@ HERE = Path(__file__).resolve().parent
 HOST = "127.0.0.1"
 CLUSTER_ID = "c3RyZWFtYmFuay1sb2NhbA"
 HEAP_MB = 256
-CONTROLLER = 0  # the node that is one and nothing else, where it stands apart
+MADE_BY = "made-by"  # in a data directory: the version of Kafka that formatted it
 
 QUICK = (
     "-XX:TieredStopAtLevel=1",
@@ -59,9 +59,7 @@ NODE: Mapping[str, str] = {
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.num.partitions": "4",
     "transaction.max.timeout.ms": "900000",
-    # An abandoned transaction holds back its readers until it is found: sooner than the default 10 s. But not
-    # while a broker starts: before it is registered again it takes a transaction for aborted and writes no
-    # markers, and the partitions of it hang for ever.
+    # an abandoned transaction holds back its readers until it is found: sooner than the default 10 s
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "5000",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "500",
@@ -91,10 +89,8 @@ class Kafka:
     """A cluster of 1 or 3 nodes, numbered from 1.
 
     `port` is node 1's, the others follow it; without it ports are chosen freely. `options` are
-    broker settings beyond ours. `apart`: one controller in a process of its own, as large clusters
-    have them; it outlives a killed broker, and sees that it is gone before that comes back.
-    `listeners` are further ones of a single node, name and port: what protects them stands in
-    `options`. Raises StackError when Kafka cannot be had or does not come up.
+    broker settings beyond ours. `listeners` are further ones of a single node, name and port: what
+    protects them stands in `options`. Raises StackError when Kafka cannot be had or does not come up.
     """
 
     def __init__(
@@ -103,7 +99,6 @@ class Kafka:
         port: int | None = None,
         *,
         nodes: int = 1,
-        apart: bool = False,
         heap_mb: int = HEAP_MB,
         java: Sequence[str] = QUICK,
         options: Mapping[str, str] | None = None,
@@ -119,10 +114,8 @@ class Kafka:
         assert nodes == 1 or not self.listeners, "further listeners are for a single node"
         free = free_ports(2 * nodes)
         self.ports = [port + n for n in range(nodes)] if port else free[:nodes]
-        voters = [CONTROLLER] if apart else self.nodes
-        self._voters = dict(zip(voters, free[nodes:], strict=False))  # their controllers' ports
-        started = [*voters, *self.nodes] if apart else self.nodes
-        self._children = {node: self._child(node, orphaned) for node in started}
+        self._voters = dict(zip(self.nodes, free[nodes:], strict=True))  # their controllers' ports
+        self._children = {node: self._child(node, orphaned) for node in self.nodes}
 
     @property
     def bootstrap(self) -> str:
@@ -162,7 +155,7 @@ class Kafka:
         self._children[node].kill()
 
     def kill_all(self) -> None:
-        for node in self._children:
+        for node in self.nodes:
             self.kill(node)
 
     def restart(self, node: int = 1) -> None:
@@ -208,7 +201,7 @@ class Kafka:
         if leftover:
             say(f"stopping Kafka node {node} (pid {leftover.pid}), left over from a crashed run")
             end(leftover, grace_s=15)
-        if node in self.nodes and not port_is_free(self.port(node), HOST):
+        if not port_is_free(self.port(node), HOST):
             raise StackError(
                 f"port {self.port(node)} is in use by another process: stop it, or set "
                 "STREAMBANK_KAFKA_PORT to a free port"
@@ -236,18 +229,19 @@ class Kafka:
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.copytree(installation.template, fresh)
             write_properties(fresh / "meta.properties", meta(node))
+            (fresh / MADE_BY).write_text(installation.version)
             fresh.rename(data)
+        _check_made_by(data, installation.version)
 
     def _roles(self, node: int) -> dict[str, str]:
-        """Broker, controller or both, and where it listens as such."""
-        broker = {"PLAINTEXT": self.port(node), **self.listeners} if node in self.nodes else {}
-        controller = {"CONTROLLER": self._voters[node]} if node in self._voters else {}
-        roles = ["broker"] * bool(broker) + ["controller"] * bool(controller)
-        found = {"process.roles": ",".join(roles), "listeners": _written(broker | controller)}
-        if broker:
-            found["advertised.listeners"] = _written(broker)
-            found["inter.broker.listener.name"] = "PLAINTEXT"
-        return found
+        """Broker and controller in one, and where it listens as such."""
+        broker = {"PLAINTEXT": self.port(node), **self.listeners}
+        return {
+            "process.roles": "broker,controller",
+            "listeners": _written(broker | {"CONTROLLER": self._voters[node]}),
+            "advertised.listeners": _written(broker),
+            "inter.broker.listener.name": "PLAINTEXT",
+        }
 
     def _properties(self, node: int) -> dict[str, str]:
         count = str(len(self.nodes))
@@ -268,6 +262,21 @@ class Kafka:
             **({"share.coordinator.state.topic.min.isr": "1"} if count == "1" else {}),
             **self.options,
         }
+
+
+def _check_made_by(data: Path, version: str) -> None:
+    """Kafka reads what an older one made, and not what a newer one did. Raises StackError."""
+    mark = data / MADE_BY
+    made_by = mark.read_text() if mark.exists() else "another version"
+    if not mark.exists() or _numbers(made_by) > _numbers(version):
+        raise StackError(
+            f"{data} was made by {made_by} of Kafka, and {version} can't read it: `make wipe` removes it "
+            f"with all that the stopped system has, or start the checkout that made it"
+        )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
 
 
 def _written(listeners: Mapping[str, int]) -> str:
@@ -299,6 +308,7 @@ class Installation:
         self.template = home / "template"
         self.archive = home / "broker.jsa"
         self.mark = home / "prepared"
+        self.version = kafka_version()
 
     @property
     def class_path(self) -> str:
@@ -338,6 +348,12 @@ def prepare() -> Installation:
         _make_archive(installation)
         installation.mark.write_text(state)
     return installation
+
+
+def kafka_version() -> str:
+    """The one that the pom pins."""
+    text = (HERE / "pom.xml").read_text()
+    return text.partition("<kafka>")[2].partition("</kafka>")[0]
 
 
 def _state(installation: Installation) -> str:

@@ -174,7 +174,8 @@ class Storm:
             if time.monotonic() > deadline:
                 missing = self.bank.ordered.keys() - ends.at.keys()
                 raise TimeoutError(
-                    f"seed {self.seed}: {len(missing)} transactions have no end, after {self.said}"
+                    f"seed {self.seed}: {len(missing)} transactions have no end, after {self.said}\n"
+                    + "\n".join(worker.says() for worker in self.system.workers)
                 )
         for worker in self.system.workers:
             worker.wait_ready()

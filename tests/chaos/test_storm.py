@@ -39,17 +39,11 @@ forms = pytest.mark.parametrize(("transfers", "seconds"), FORMS)
 
 
 def system(tmp_path: Path, nodes: int = 1, **settings: str) -> System:
-    """A lonely broker has a controller beside it, as in production.
-
-    One that is both, killed with -9, may come back as the coordinator of transactions that it ends in its books
-    before it leads the partitions that they wrote to: they hang for ever (seen with Kafka 4.3.1).
-    """
     marks = tmp_path / "marks"
     marks.mkdir()
     return System(
         tmp_path,
         nodes=nodes,
-        apart=nodes == 1,
         java=QUICK,
         spawn=partial(Forked, "tests.chaos.worker"),
         settings={**SETTINGS, **settings, "MARKS": str(marks)},

@@ -6,13 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from deploy.local.kafka import Kafka, brokers
+from deploy.local.kafka import MADE_BY, Kafka, brokers
 from deploy.local.processes import StackError, end, free_port, identify, recorded
 
 if TYPE_CHECKING:
@@ -38,11 +39,19 @@ def write(kafka: Kafka, topic: str, first: int, last: int) -> None:
     assert not failed
 
 
-def read(kafka: Kafka, topic: str, count: int) -> list[int]:
+def transactional(kafka: Kafka) -> Producer:
+    return Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": "one"})
+
+
+def read(kafka: Kafka, topic: str, count: int, partition: int = 0) -> list[int]:
+    """So many committed records. Raises TimeoutError when they don't come."""
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "reader"})
-    consumer.assign([TopicPartition(topic, 0, 0)])
+    consumer.assign([TopicPartition(topic, partition, 0)])
     found: list[int] = []
+    deadline = time.monotonic() + 30
     while len(found) < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{topic}-{partition} gave {found}")
         found += [int(m.value()) for m in consumer.consume(count, 1) if not m.error()]
     consumer.close()
     return found
@@ -66,6 +75,54 @@ def test_a_killed_broker_comes_back_with_what_it_acknowledged(
     kafka.restart()
     write(kafka, "t", 1_000, 1_100)
     assert read(kafka, "t", 1_100) == list(range(1_100))
+
+
+def test_a_transaction_ends_in_a_partition_that_had_no_leader(
+    cluster: Callable[..., Kafka],
+) -> None:
+    """Its marker is written once the leader is back: until then who has its name waits (KAFKA-20734)."""
+    kafka = cluster(nodes=3)
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    config = {"min.insync.replicas": "1"}
+    made = NewTopic("t", 3, replica_assignment=[[1], [2], [3]], config=config)
+    admin.create_topics([made])["t"].result(30)
+    opened = transactional(kafka)
+    opened.init_transactions(30)
+    opened.begin_transaction()
+    for partition in range(3):
+        opened.produce("t", b"-1", partition=partition)
+    assert opened.flush(30) == 0
+    kafka.kill(3)
+    while admin.list_topics("t", 30).topics["t"].partitions[2].leader != -1:
+        time.sleep(0.1)
+    successor = transactional(kafka)
+    with pytest.raises(KafkaException, match="CONCURRENT_TRANSACTIONS|_TIMED_OUT"):
+        successor.init_transactions(3)
+    kafka.restart(3)
+    successor.init_transactions(60)
+    successor.begin_transaction()
+    for partition in range(3):
+        successor.produce("t", b"%d" % partition, partition=partition)
+    successor.commit_transaction(30)
+    for partition in range(3):
+        assert read(kafka, "t", 1, partition) == [partition]
+
+
+def test_data_of_a_newer_kafka_is_refused_and_kept(tmp_path: Path) -> None:
+    with Kafka(tmp_path) as kafka:
+        create(kafka, "t")
+        write(kafka, "t", 0, 10)
+    mark = tmp_path / "data-1" / MADE_BY
+    ours = mark.read_text()
+    mark.write_text("99.0.0")
+    with pytest.raises(StackError, match=f"made by 99.0.0 of Kafka, and {ours} can't read it"):
+        Kafka(tmp_path).start()
+    mark.unlink()
+    with pytest.raises(StackError, match="make wipe"):
+        Kafka(tmp_path).start()
+    mark.write_text("4.0.0")
+    with Kafka(tmp_path) as older:
+        assert read(older, "t", 10) == list(range(10))
 
 
 def test_a_stopped_broker_goes_on_under_the_same_directory_and_another_port(
