@@ -96,7 +96,7 @@ def test_a_transaction_ends_in_a_partition_that_had_no_leader(
     while admin.list_topics("t", 30).topics["t"].partitions[2].leader != -1:
         time.sleep(0.1)
     successor = transactional(kafka)
-    with pytest.raises(KafkaException, match="CONCURRENT_TRANSACTIONS|_TIMED_OUT"):
+    with pytest.raises(KafkaException, match=r"CONCURRENT_TRANSACTIONS|_TIMED_OUT"):
         successor.init_transactions(3)
     kafka.restart(3)
     successor.init_transactions(60)
