@@ -165,10 +165,10 @@ class Kafka:
         self.wait_ready()
 
     def freeze(self, node: int = 1) -> None:
-        self._children[node].signal(signal.SIGSTOP)
+        self._children[node].freeze()
 
     def thaw(self, node: int = 1) -> None:
-        self._children[node].signal(signal.SIGCONT)
+        self._children[node].thaw()
 
     def running(self, node: int = 1) -> bool:
         return self._children[node].running

@@ -110,6 +110,15 @@ def wait_gone(identity: Identity, limit_s: float) -> bool:
     return True
 
 
+def _stands_still(pid: int) -> bool:
+    """Whether each thread of a process is stopped; one of them may go on for a while after the first."""
+    try:
+        stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):  # a thread that ends
+        return False
+    return all(stat.rpartition(") ")[2][0] in "TtZX" for stat in stats)
+
+
 class Child:
     """A process of ours; in `directory` its output is `<name>.log`, its identity `<name>.pid`.
 
@@ -182,6 +191,15 @@ class Child:
     def signal(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
+
+    def freeze(self) -> None:
+        """SIGSTOP; returns when all of its threads stand still."""
+        self.signal(signal.SIGSTOP)
+        while self.running and not _stands_still(self.pid):
+            time.sleep(0.001)
+
+    def thaw(self) -> None:
+        self.signal(signal.SIGCONT)
 
     def stop(self, grace_s: float = 10) -> None:
         """Ask it to end, kill it after `grace_s`; nothing when it does not run."""

@@ -126,10 +126,10 @@ class Server(ABC):
         self.start()
 
     def freeze(self) -> None:
-        self.child.signal(signal.SIGSTOP)
+        self.child.freeze()
 
     def thaw(self) -> None:
-        self.child.signal(signal.SIGCONT)
+        self.child.thaw()
 
     @property
     def running(self) -> bool:

@@ -331,7 +331,7 @@ async def town(url: str) -> AsyncIterator[Town]:
         yield Town(session, url)
 
 
-async def until(fact: Any, what: str, timeout_s: float = 20.0) -> Any:
+async def until(fact: Any, what: object, timeout_s: float = 20.0) -> Any:
     """What the coroutine function `fact` answers once it is true."""
     deadline_s = time.monotonic() + timeout_s
     while not (answer := await fact()):

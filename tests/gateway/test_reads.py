@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -88,11 +89,14 @@ def source(got: Got) -> str:
 async def until_from(person: Person, path: str, *sources: str) -> Got:
     """The answer once it is from one of these."""
 
+    seen: Counter[tuple[int, str | None]] = Counter()
+
     async def there() -> Got | None:
         got = await person.get(path)
+        seen[got.status, got.headers.get("X-Read-Source")] += 1
         return got if got.status == 200 and source(got) in sources else None
 
-    got: Got = await until(there, f"{path} from {sources}", 60)
+    got: Got = await until(there, (path, sources, seen), 60)
     return got
 
 
