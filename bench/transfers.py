@@ -1,12 +1,13 @@
 """Whole transfers/s through all services, broker beside them: ordered at once, drained.
 
-    python -m bench.transfers [--transfers 20000] [--accounts 1000] [--split | --single]
+    python -m bench.transfers [--transfers 20000] [--accounts 1000] [--rounds 3] [--split | --single]
     python -m bench.transfers --beside [--stores mysql,mongodb] [--rounds 3]
 
-Three loads: spread over all accounts, 10 % and 50 % of them on one account, after as many to warm up the broker's
-JVM. The services run in two processes of equal work, as two cores want it; `--split` gives each its own, `--single`
-one for all. The floor beside it is what `bench/floor.py` does on the same broker in the same run. `--beside`: what the
-services off the money path cost it, in the same run (`bench/watchers.py`).
+Three loads: spread over all accounts, 10 % and 50 % of them on one account, each once a round, after as many to warm
+up the broker's JVM; the median of the rounds, the least and the most. The services run in two processes of equal work,
+as two cores want it; `--split` gives each its own, `--single` one for all. The floor beside it is what `bench/floor.py`
+does on the same broker in the same run. `--beside`: what the services off the money path cost it, in the same run
+(`bench/watchers.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import shutil
 import tempfile
 from pathlib import Path
+from statistics import median
 
 from bench import watchers
 from bench.driver import floor
@@ -34,7 +36,7 @@ def main() -> None:
     processes.add_argument("--single", action="store_true", help="one process for all services")
     processes.add_argument("--beside", action="store_true", help="with and without the rest")
     parser.add_argument("--stores", default="", help="with --beside: mysql, mongodb or both")
-    parser.add_argument("--rounds", type=int, default=3, help="with --beside: of both")
+    parser.add_argument("--rounds", type=int, default=3, help="of all loads")
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="bench-"))
     if options.beside:
@@ -47,22 +49,30 @@ def main() -> None:
     else:
         with System(directory) as system:
             system.start(split=options.split, halves=not (options.split or options.single))
-            report(system, options.transfers, options.accounts)
+            report(system, options.transfers, options.accounts, options.rounds)
     shutil.rmtree(directory)
 
 
-def report(system: System, count: int, accounts: int) -> None:
+LOADS = {"spread": 0.0, "10 % on one account": 0.1, "50 % on one account": 0.5}
+
+
+def report(system: System, count: int, accounts: int, rounds: int) -> None:
     bank, ends = opened(system.bootstrap, accounts)
     create(system.bootstrap, {"deposits": {}})
     fill(system.bootstrap, "deposits", count * 5)
     drained(system, bank, ends, count, 0.0)
     base = floor(system.bootstrap, "deposits", count * 5)
-    print(f"{'floor (bare loop, one hop)':44}{base:10,.0f} events/s")
-    for name, hot in (("transfers, spread", 0.0), ("transfers, 10 % on one account", 0.1),
-                      ("transfers, 50 % on one account", 0.5)):  # fmt: skip
-        rate, cpu_us = drained(system, bank, ends, count, hot)
+    print(f"{'floor (bare loop, one hop)':32}{base:8,.0f} events/s")
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in LOADS}
+    for _ in range(rounds):
+        for name, hot in LOADS.items():
+            found[name].append(drained(system, bank, ends, count, hot))
+    for name, measured in found.items():
+        rates, cpu_us = zip(*measured, strict=True)
+        rate = median(rates)
         print(
-            f"{name:44}{rate:10,.0f} /s   1 to {base / rate:.1f} floor events, {cpu_us:,.0f} µs worker CPU each"
+            f"{f'transfers, {name}':32}{rate:8,.0f} /s ({min(rates):,.0f}–{max(rates):,.0f})   "
+            f"1 to {base / rate:.1f} floor events, {median(cpu_us):,.0f} µs worker CPU each"
         )
 
 
