@@ -18,6 +18,7 @@ from confluent_kafka.admin import AdminClient
 from domain.decider import Overlay, put
 from proof.fold import UNFOLDABLE, events
 from proof.reader import Reader
+from streaming.owners import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,8 +78,7 @@ class Mend:
     def _nobody_runs(self, group: str, left_s: float) -> None:
         admin, until_s = AdminClient(dict(self._kafka)), time.monotonic() + left_s
         while True:
-            asked = admin.describe_consumer_groups([group], request_timeout=TIMEOUT_S)[group]
-            found = asked.result(TIMEOUT_S + 1)
+            found = described(admin, group, TIMEOUT_S)
             if found.state in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD):
                 return
             if time.monotonic() > until_s:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
+
+UNMET_S = 3600.0
+
+
+def described(admin: AdminClient, group: str, timeout_s: float) -> Any:
+    """What the coordinator says of a group; blocking.
+
+    Raises KafkaException, and TimeoutError when it does not answer in time: then ask with another client. To
+    librdkafka a time is told that is never over: where one is, it may end the process (its issue 4605).
+    """
+    return admin.describe_consumer_groups([group], request_timeout=UNMET_S)[group].result(timeout_s)
 
 
 def partition_owners(admin: AdminClient, group: str, timeout_s: float = 5.0) -> dict[int, str]:
     """partition -> "host:port" of the worker that holds it; partitions in motion are missing.
 
-    Raises KafkaException when the broker does not answer in time.
+    Raises as `described` does.
     """
-    future = admin.describe_consumer_groups([group], request_timeout=timeout_s)[group]
     owners: dict[int, str] = {}
-    for member in future.result(timeout_s + 1).members:
+    for member in described(admin, group, timeout_s).members:
         _, _, address = member.client_id.partition("@")
         if address and member.assignment is not None:
             owners.update({tp.partition: address for tp in member.assignment.topic_partitions})

@@ -20,6 +20,7 @@ import streaming.consumer
 from deploy.local.kafka import HOST
 from streaming.admin import EARLIEST, Admin
 from streaming.errors import Fenced
+from streaming.owners import described
 from tests.streaming.kit import committed, rows, running, set_config, until, wait_until, write
 from tests.streaming.supervised import NEEDS_A_PERSON, Supervised
 from tests.streaming.test_cycle import adder
@@ -114,8 +115,8 @@ class Stand:
         def found() -> int | None:
             admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap})
             try:
-                group = admin.describe_consumer_groups([self.name])[self.name].result(10)
-            except KafkaException:
+                group = described(admin, self.name, 10)
+            except (KafkaException, TimeoutError):
                 return None
             return int(group.coordinator.id) if group.state is ConsumerGroupState.STABLE else None
 
