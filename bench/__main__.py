@@ -13,7 +13,7 @@ import time
 
 PROGRAMS = (
     ("driver", ("--peers",), ("--events", "50000", "--rounds", "1")),
-    ("transfers", (), ("--transfers", "3000")),
+    ("transfers", (), ("--transfers", "3000", "--rounds", "1")),
     ("latency", (), ("--seconds", "8")),
     ("restart", (), ("--keys", "100000")),
     ("replay", (), ("--events", "100000")),

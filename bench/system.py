@@ -18,7 +18,7 @@ import psutil
 
 from deploy.local.kafka import STEADY, Kafka
 from deploy.local.parts import answers
-from deploy.local.processes import free_ports
+from deploy.local.processes import free_ports, last_lines
 
 SERVICES = (
     "user",
@@ -76,8 +76,7 @@ class Worker:
             waits = exc.read().decode()
         except OSError as exc:
             waits = str(exc)
-        last = "\n".join(self.log.read_text().splitlines()[-lines:])
-        return f"{self.instance}: {waits}\n{last}"
+        return f"{self.instance}: {waits}\n{last_lines(self.log, lines)}"
 
     def wait_ready(self, timeout_s: float = 90) -> None:
         """Until it is ready; a worker that ended is started again, as a supervisor would."""

@@ -24,6 +24,12 @@ from bench.load import drained, opened
 from bench.system import System
 from bench.work import create, fill
 
+LOADS = {
+    "spread": 0.0,
+    "10 % on one account": 0.1,
+    "50 % on one account": 0.5,
+}  # share on one account
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -51,9 +57,6 @@ def main() -> None:
             system.start(split=options.split, halves=not (options.split or options.single))
             report(system, options.transfers, options.accounts, options.rounds)
     shutil.rmtree(directory)
-
-
-LOADS = {"spread": 0.0, "10 % on one account": 0.1, "50 % on one account": 0.5}
 
 
 def report(system: System, count: int, accounts: int, rounds: int) -> None:

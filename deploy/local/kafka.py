@@ -52,6 +52,8 @@ QUICK = (
 STEADY = ("-XX:+TieredCompilation",)  # for benchmarks: fully optimised after some minutes
 
 NODE: Mapping[str, str] = {
+    "process.roles": "broker,controller",
+    "inter.broker.listener.name": "PLAINTEXT",
     "controller.listener.names": "CONTROLLER",
     "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
     "auto.create.topics.enable": "false",
@@ -114,7 +116,7 @@ class Kafka:
         assert nodes == 1 or not self.listeners, "further listeners are for a single node"
         free = free_ports(2 * nodes)
         self.ports = [port + n for n in range(nodes)] if port else free[:nodes]
-        self._voters = dict(zip(self.nodes, free[nodes:], strict=True))  # their controllers' ports
+        self._controllers = dict(zip(self.nodes, free[nodes:], strict=True))  # their ports
         self._children = {node: self._child(node, orphaned) for node in self.nodes}
 
     @property
@@ -233,25 +235,17 @@ class Kafka:
             fresh.rename(data)
         _check_made_by(data, installation.version)
 
-    def _roles(self, node: int) -> dict[str, str]:
-        """Broker and controller in one, and where it listens as such."""
-        broker = {"PLAINTEXT": self.port(node), **self.listeners}
-        return {
-            "process.roles": "broker,controller",
-            "listeners": _written(broker | {"CONTROLLER": self._voters[node]}),
-            "advertised.listeners": _written(broker),
-            "inter.broker.listener.name": "PLAINTEXT",
-        }
-
     def _properties(self, node: int) -> dict[str, str]:
         count = str(len(self.nodes))
+        broker = {"PLAINTEXT": self.port(node), **self.listeners}
         return {
             **NODE,
             **(ALONE if len(self.nodes) == 1 else AMONG_THREE),
-            **self._roles(node),
+            "listeners": _written(broker | {"CONTROLLER": self._controllers[node]}),
+            "advertised.listeners": _written(broker),
             "node.id": str(node),
             "controller.quorum.voters": ",".join(
-                f"{voter}@{HOST}:{port}" for voter, port in self._voters.items()
+                f"{controller}@{HOST}:{port}" for controller, port in self._controllers.items()
             ),
             "log.dirs": str(self._data(node)),
             "default.replication.factor": count,
@@ -267,11 +261,11 @@ class Kafka:
 def _check_made_by(data: Path, version: str) -> None:
     """Kafka reads what an older one made, and not what a newer one did. Raises StackError."""
     mark = data / MADE_BY
-    made_by = mark.read_text() if mark.exists() else "another version"
-    if not mark.exists() or _numbers(made_by) > _numbers(version):
+    made_by = mark.read_text() if mark.exists() else None
+    if made_by is None or _numbers(made_by) > _numbers(version):
         raise StackError(
-            f"{data} was made by {made_by} of Kafka, and {version} can't read it: `make wipe` removes it "
-            f"with all that the stopped system has, or start the checkout that made it"
+            f"{data} was made by {made_by or 'another version'} of Kafka, and {version} can't read it: "
+            "`make wipe` removes it with all that the stopped system has, or start the checkout that made it"
         )
 
 

@@ -224,10 +224,15 @@ class Child:
 
     def last_lines(self, count: int = 5) -> str:
         """The end of its log, for an error message."""
-        try:
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
-        except FileNotFoundError:
-            return ""
+        return last_lines(self.log, count)
+
+
+def last_lines(log: Path, count: int) -> str:
+    """The end of a log; empty when there is none."""
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
+    except FileNotFoundError:
+        return ""
 
 
 # The signal of the kernel comes when the starting *thread* ends: this one ends with the process.

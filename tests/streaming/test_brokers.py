@@ -116,7 +116,7 @@ class Stand:
             admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap})
             try:
                 group = described(admin, self.name, 10)
-            except (KafkaException, TimeoutError):
+            except KafkaException:
                 return None
             return int(group.coordinator.id) if group.state is ConsumerGroupState.STABLE else None
 

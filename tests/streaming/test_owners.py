@@ -5,13 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from confluent_kafka import Consumer, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import Consumer
 
-from streaming import partition_owners
+from streaming import Admin, partition_owners
+from tests.streaming.kit import create
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,24 +20,17 @@ if TYPE_CHECKING:
 ADDRESS = "127.0.0.1:6066"
 
 
-def owners(kafka: Kafka) -> dict[int, str]:
-    """As a client that remembers nothing is told; empty while the coordinator is only coming up."""
-    with suppress(KafkaException, TimeoutError):
-        return partition_owners(AdminClient({"bootstrap.servers": kafka.bootstrap}), "g")
-    return {}
-
-
 def test_who_asks_outlives_the_coordinator(cluster: Callable[..., Kafka]) -> None:
     kafka = cluster(nodes=3)
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    admin.create_topics([NewTopic("t", 3, 3)])["t"].result(30)
+    create(kafka.bootstrap, "t", partitions=3)
     member = Consumer(
         {"bootstrap.servers": kafka.bootstrap, "group.id": "g", "client.id": f"one@{ADDRESS}"}
     )
     member.subscribe(["t"])
     expected = dict.fromkeys(range(3), ADDRESS)
+    admin = Admin({"bootstrap.servers": kafka.bootstrap})
     deadline = time.monotonic() + 60
-    while owners(kafka) != expected:
+    while admin.ask(lambda client: partition_owners(client, "g")) != expected:
         assert time.monotonic() < deadline
         member.poll(0.1)
     command = [sys.executable, "-m", "tests.streaming.asker", kafka.bootstrap, "g"]
