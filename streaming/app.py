@@ -63,6 +63,13 @@ class App(faust.App):
         """Where an app without tables keeps its positions."""
         return f"{self.conf.id}-positions-changelog"
 
+    @property
+    def changelogs(self) -> dict[str, str]:
+        """Changelog topic by table name. An app without tables keeps its positions in a topic of their own."""
+        if not self.tables:
+            return {"positions": self.positions_topic}
+        return {name: table.changelog_topic_name for name, table in self.tables.items()}
+
     def topic(
         self,
         *topics: str,

@@ -67,6 +67,11 @@ class DriverConfig:
         if self.batch_max < 1:
             raise ValueError(f"driver: batch_max ({self.batch_max}) must be 1 or more")
 
+    def fault(self, point: str) -> None:
+        """A cycle passes a named point."""
+        if self.faults is not None:
+            self.faults(point)
+
     def crash_file(self, app_id: str) -> Path:
         """Where a worker remembers what took it down."""
         directory = self.state_dir or Path(tempfile.gettempdir()) / "streaming"

@@ -11,9 +11,23 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from faust.types import TP
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+
+def place(tp: TP, offset: int) -> str:
+    """How a record is named in logs, in the file and in `DriverConfig.skip`."""
+    return f"{tp.topic}-{tp.partition}@{offset}"
+
+
+def placed(text: str) -> tuple[TP, int]:
+    """The record that `place` names."""
+    name, _, offset = text.rpartition("@")
+    topic, _, number = name.rpartition("-")
+    return TP(topic, int(number)), int(offset)
 
 
 class Crashes:

@@ -14,7 +14,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from streaming.context import Batch, working_batch
-from streaming.errors import Stuck
+from streaming.errors import CommitFailed, Stuck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,7 +40,8 @@ class Cycle:
         self.thread = get_ident()  # where its agents may write; none once it is closed
         self.begun = False  # its Kafka transaction is, and must be committed or aborted
         self.offsets_sent = False
-        self.positions: dict[int, bytes] = {}  # new position record by task, once begun
+        self.after: dict[int, dict[str, int]] = {}  # once begun: next offset by task and topic
+        self.positions: dict[int, bytes] = {}  # the position record of each task that says so
         self.put_aside: set[tuple[TP, int]] = set()
         self.error: BaseException | None = None
         self._todo: dict[int, deque[tuple[Any, Batch]]] = defaultdict(deque)  # by task
@@ -112,6 +113,22 @@ class Cycle:
         batch = working_batch()
         pos = 0 if batch is None or batch.pos is None else batch.pos
         self.outputs.append((batch, pos, topic, key, value, partition, headers, timestamp_ms))
+
+    @property
+    def next_offsets(self) -> dict[TP, int]:
+        """What the group will have read of each source partition in work."""
+        return {batch.tp: batch.next_offset for batch in self.batches}
+
+    @property
+    def records(self) -> int:
+        return sum(len(batch.records) for batch in self.batches)
+
+    def encode(self) -> None:
+        """Changed rows as changelog records, each encoded once. Raises CommitFailed."""
+        try:
+            self.changes = {part: part.encoded() for part in self.dirty}
+        except Exception as exc:
+            raise CommitFailed(f"a changed row can't be encoded: {exc!r}") from exc
 
     @property
     def closed(self) -> bool:

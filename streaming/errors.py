@@ -86,6 +86,10 @@ class RecordFailed(Exception):
         self.tp, self.offset, self.cause = tp, offset, cause
 
 
+class CommitFailed(Exception):
+    """A transaction could not be committed, and it is not known which record is the cause."""
+
+
 def is_fatal(error: KafkaError) -> bool:
     """Whether the client that reported this error is broken for good.
 

@@ -18,6 +18,7 @@ from mode.supervisors import OneForOneSupervisor
 from mode.utils.futures import maybe_async, notify
 
 from streaming.context import enter, running_batch
+from streaming.dead_letters import put_aside
 from streaming.errors import Misuse, Poison, Unsupported
 from streaming.repartition import Repartition, regroup
 from streaming.topics import Topic
@@ -128,7 +129,7 @@ class Stream(faust.Stream[Any]):
                 try:
                     value = None if data is None else loads(data)
                 except Poison as poison:
-                    self.app.consumer.put_aside(batch, record, poison)
+                    put_aside(self.app, batch, record, poison)
                     continue
                 if processors:
                     try:

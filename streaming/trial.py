@@ -3,7 +3,7 @@
     await agent.put(value, key=b"k")  --the driver's own cycle-->  agent.sent, the tables' rows; or its exception
 
 Each put is one record in a transaction of its own. Cycle, codecs, dead letters, commit and merge are those of
-`consumer.py`; only Kafka is not there: what would be written to it is kept in `sent`.
+the driver; only Kafka is not there: what would be written to it is kept in `sent`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from streaming.context import Batch
 from streaming.crashes import Crashes
 from streaming.errors import Misuse, RecordFailed
 from streaming.positions import Topology
-from streaming.stores import MemoryStore
+from streaming.state import State
+from streaming.stores import MemoryStore, Store
 from streaming.streams import Agent
 from streaming.tables import TablePartition, TableView
 from streaming.topics import Topic
@@ -178,6 +179,19 @@ class NoCrashes(Crashes):
     def _save(self) -> None: ...
 
 
+class EmptyState(State):
+    """Nothing is restored, and nothing stays."""
+
+    def __init__(self, app: Any) -> None:
+        self.app, self._stores = app, {}
+        self.topology = Topology(
+            app_id=app.conf.id, sources=(), tables=tuple(app.tables), partitions=1, topic_ids={}
+        )
+
+    def _new_store(self, table: str, partition: int) -> Store:
+        return MemoryStore()
+
+
 class TrialConsumer(Consumer):
     """The driver's consumer with nothing behind it: no poll, no group, each failure the caller's at once."""
 
@@ -185,20 +199,18 @@ class TrialConsumer(Consumer):
         super().__init__(app.transport, None, None, None)
         self.outputs = Outputs()
         kafka: Any = self.outputs
-        self._producer, self._crashes = kafka, NoCrashes()
-        self._topology = Topology(
-            app_id=self.app_id, sources=(), tables=tuple(app.tables), partitions=1, topic_ids={}
-        )
+        self._writer.producer = kafka
+        self.suspects.crashes = NoCrashes()
+        self._state = EmptyState(app)
 
     def holds(self, partition: int) -> bool:
         return True
 
     def open(self, partition: int) -> None:
         """Empty tables, of this partition number, unless they are there."""
-        if ("positions", partition) in self._stores:
-            return
-        self._stores["positions", partition] = MemoryStore()
         for table in self.app.tables.values():
+            if partition in table.held:
+                continue
             part = table.held[partition] = TablePartition(table, partition, MemoryStore())
             if table.watcher is not None:
                 table.watcher.assigned(partition, TableView(part, self.holds))
@@ -207,7 +219,7 @@ class TrialConsumer(Consumer):
         """One cycle of one record: what it wrote. Raises the exception of the agent that failed."""
         before = len(self.outputs.sent)
         self.open(record.tp.partition)
-        self._buffers = {record.tp: deque([record])}  # one that failed before is forgotten
+        self.intake.buffers = {record.tp: deque([record])}  # one that failed before is forgotten
         await self._conclude(await self._worked({record.tp: [record]}))
         return self.outputs.sent[before:]
 
@@ -239,7 +251,7 @@ class Trial(Agent):
     @property
     def sent(self) -> list[Sent]:
         """Changelog records and positions are not among them: read the table."""
-        own = set(self._consumer.changelogs.values())
+        own = set(self.app.changelogs.values())
         return [one for one in self._consumer.outputs.sent if one.topic not in own]
 
     def values(self, topic: Topic) -> list[Any]:

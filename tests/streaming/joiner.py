@@ -20,6 +20,7 @@ from typing import Any
 
 import streaming.consumer
 import streaming.restore
+import streaming.state
 from streaming.admin import Admin
 from tests.streaming.worker import build
 
@@ -71,7 +72,7 @@ class Delays:
 
     def install(self) -> None:
         """In the driver's modules and classes, for this process."""
-        for module in (streaming.consumer, streaming.restore):
+        for module in (streaming.state, streaming.restore):
             for name in ("stable_offsets", "restore", "_read"):
                 if hasattr(module, name):
                     setattr(module, name, self.slowed(getattr(module, name)))

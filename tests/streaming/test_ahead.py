@@ -266,7 +266,7 @@ async def test_a_stop_while_partitions_are_taken_away_is_no_failure(
     revoke, revoked = Consumer._kafka_revoked, threading.Event()
 
     def busy(self: Consumer, *args: Any) -> None:
-        if self is first.consumer and any(self._buffers.values()) and not revoked.is_set():
+        if self is first.consumer and any(self.intake.buffers.values()) and not revoked.is_set():
             self.loop.call_soon_threadsafe(time.sleep, 0.3)  # as an agent that computes
             self._ending = True
             revoked.set()

@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka import ConsumerGroupState, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-import streaming.consumer
+import streaming.state
 from deploy.local.kafka import HOST
 from streaming.admin import EARLIEST, Admin
 from streaming.errors import Fenced
@@ -177,7 +177,7 @@ class Gate:
         self.step = ""
         self.reached, self.opened = threading.Event(), threading.Event()
         for name in STEPS:
-            where = Admin if name == "log_ends" else streaming.consumer
+            where = Admin if name == "log_ends" else streaming.state
             monkeypatch.setattr(where, name, self._held(name, getattr(where, name)))
 
     def _held(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ import pytest
 from faust.types import TP
 
 from streaming import DriverConfig, partition_of
-from streaming.consumer import fair_shares
+from streaming.intake import fair_shares
 from tests.streaming.kit import create, read, write
 
 

@@ -135,7 +135,7 @@ async def test_work_of_no_member_is_not_begun(bootstrap: str, name: str) -> None
         one.consumer._consumer = Ejected(member, nobody)
         await polled(one)  # a poll that had begun still asks the member
         write(bootstrap, f"{name}.in", TEN)
-        await until(lambda: any(one.consumer._buffers.values()))
+        await until(lambda: any(one.consumer.intake.buffers.values()))
         await polled(one)
         assert one.consumer.positions(0) == {f"{name}.in": 10}
         one.consumer._consumer = member

@@ -62,7 +62,7 @@ async def test_only_the_record_is_isolated(
     async with running(one):
         for part, numbers in ((0, range(60)), (1, range(100, 300))):
             write(bootstrap, f"{prefix}in", [(b"%d" % part, b"%d" % n) for n in numbers], part)
-        await until(lambda: one.failure or any(s.stopped for s in one.consumer._suspects.values()))
+        await until(lambda: one.failure or one.consumer.suspects.stopped)
         assert one.failure is None
         await until(lambda: len(values(bootstrap, f"{prefix}out")) == 240)
     assert committed(bootstrap, f"{prefix}bad", f"{prefix}in", 0) == BAD

@@ -134,8 +134,8 @@ async def test_a_value_without_a_key_stops_its_partition_alone(
     one = remainders(name, bootstrap, key)
     async with running(one):
         await until(lambda: len(values(bootstrap, f"{name}.out")) == 313)
-        await until(lambda: any(s.stopped for s in one.consumer._suspects.values()))
-        [(tp, suspect)] = one.consumer._suspects.items()
+        await until(lambda: one.consumer.suspects.stopped)
+        [(tp, suspect)] = one.consumer.suspects.by_source.items()
         assert (tp.topic, tp.partition, suspect.offset) == (f"{name}.in", 0, 13)
     assert committed(bootstrap, name, f"{name}.in", 0) == 13
     async with running(remainders(name, bootstrap, lambda number: b"k")):
@@ -342,7 +342,7 @@ async def test_too_late_it_fails_its_record(bootstrap: str, prefix: str) -> None
     one = app(f"{prefix}late", bootstrap, attempts=1)
     one.agent(one.topic(f"{prefix}in", value_codec=Number()), name="agent")(groups_after_reading)
     async with running(one):
-        await until(lambda: any(s.stopped for s in one.consumer._suspects.values()))
+        await until(lambda: one.consumer.suspects.stopped)
     assert committed(bootstrap, f"{prefix}late", f"{prefix}in") < 0
 
 

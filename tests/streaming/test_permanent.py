@@ -112,7 +112,7 @@ async def test_only_the_record_is_isolated(
     async with running(one):
         await until(lambda: len(values(bootstrap, names["out"])) == 200 + first, 60)
         if on_error == "stop":
-            await until(lambda: any(s.stopped for s in one.consumer._suspects.values()))
+            await until(lambda: one.consumer.suspects.stopped)
             assert committed(bootstrap, f"{prefix}bad", names["in"], 0) == BAD
         assert one.failure is None
     found = sorted(int(value or 0) for value in values(bootstrap, names["out"]))
@@ -161,7 +161,7 @@ async def test_dead_letters_that_cannot_be_written_stop_the_partition(
     write(bootstrap, f"{prefix}in", [(b"a", b"1"), (b"a", b"x"), (b"a", b"2")], partition=0)
     write(bootstrap, f"{prefix}in", [(b"b", b"3")] * 10, partition=1)
     async with running(one):
-        await until(lambda: any(s.stopped for s in one.consumer._suspects.values()), 60)
+        await until(lambda: one.consumer.suspects.stopped, 60)
         await until(lambda: len(values(bootstrap, f"{prefix}out")) == 11)
         assert one.failure is None
     assert committed(bootstrap, f"{prefix}bad", f"{prefix}in", 0) == 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import streaming.consumer
+import streaming.state
 from streaming.rocks import RocksStore
 from tests.streaming.kit import POSITION, create, read, rows, running, until, wait_until, write
 from tests.streaming.test_cycle import adder
@@ -86,7 +86,7 @@ async def test_a_restore_that_was_cut_off_leaves_the_files_to_who_comes_next(
     name = f"{prefix}cut"
     create(bootstrap, f"{name}.in", f"{name}.out")
     looked, go_on = threading.Event(), threading.Event()
-    look = streaming.consumer.stable_offsets
+    look = streaming.state.stable_offsets
 
     def slow(*args: Any) -> Any:
         found = look(*args)
@@ -94,7 +94,7 @@ async def test_a_restore_that_was_cut_off_leaves_the_files_to_who_comes_next(
         assert go_on.wait(20)
         return found
 
-    monkeypatch.setattr(streaming.consumer, "stable_offsets", slow)
+    monkeypatch.setattr(streaming.state, "stable_offsets", slow)
     driver = {"store": "rocksdb", "state_dir": tmp_path}
     first, then = (adder(name, bootstrap, **driver) for _ in range(2))
     await first.start()

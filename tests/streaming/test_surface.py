@@ -105,7 +105,7 @@ async def test_what_an_aborted_agent_did_is_never_seen(
 
     write(bootstrap, f"{prefix}in", [(b"k", b"1")])
     async with running(uses.app):
-        await until(lambda: any(s.stopped for s in uses.app.consumer._suspects.values()))
+        await until(lambda: uses.app.consumer.suspects.stopped)
     assert done.is_set()
     assert read(bootstrap, f"{prefix}out") == []
     assert rows(bootstrap, f"{prefix}uses-rows-changelog") == {}
@@ -247,7 +247,7 @@ async def test_sinks_are_part_of_the_transaction(bootstrap: str, prefix: str) ->
 
     write(bootstrap, f"{prefix}in", [(b"k", b"%d" % n) for n in range(6)])
     async with running(uses.app):
-        await until(lambda: any(s.stopped for s in uses.app.consumer._suspects.values()))
+        await until(lambda: uses.app.consumer.suspects.stopped)
         await until(lambda: values(bootstrap, f"{prefix}out") == [b"1", b"2", b"3"])
 
 

@@ -21,10 +21,15 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kw: Any) -> Any:
         raise AssertionError("a test_context went to the network")
 
-    for client in ("KafkaConsumer", "KafkaProducer", "Admin", "AdminClient"):
-        monkeypatch.setattr(f"streaming.consumer.{client}", refuse)
-    for client in ("KafkaProducer", "Admin"):
-        monkeypatch.setattr(f"streaming.transport.{client}", refuse)
+    for client in (
+        "consumer.KafkaConsumer",
+        "consumer.Admin",
+        "writer.KafkaProducer",
+        "writer.Admin",
+        "transport.KafkaProducer",
+        "transport.Admin",
+    ):
+        monkeypatch.setattr(f"streaming.{client}", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 

@@ -1,0 +1,141 @@
+"""Before an app joins its group: the topics of its own are made, and all that it stands on are checked.
+
+Sources and changelogs must be co-partitioned, and a changelog must be compacted: what differs is refused with a
+sentence, before anything is read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import ConfigResource, NewTopic
+
+from streaming.admin import ANSWER_S
+from streaming.errors import Inconsistent, Misuse, kafka_error
+from streaming.positions import Topology
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from confluent_kafka.admin import AdminClient
+
+    from streaming.admin import Admin
+
+NEW_TOPIC_S = 5.0  # how long a topic may be unknown before it is missing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What was found: `topic_ids` and `tombstones_s`, how long a deleted key's record is kept, by changelog."""
+
+    topology: Topology
+    topic_ids: Mapping[str, str]
+    tombstones_s: Mapping[str, float]
+
+
+def prepare(app: Any, admin: Admin, sources: Sequence[str]) -> Prepared:
+    """Make the app's own topics, check all. Blocking. Raises Inconsistent, Misuse, KafkaException."""
+    _create_repartition_topics(app, admin)
+    given = [name for name in sources if name not in app.repartitions]
+    if not app.tables and given:  # a topic that was just made may not be known yet
+        _create_beside(admin, given[0], app.positions_topic, {"cleanup.policy": "compact"})
+    changelogs = list(app.changelogs.values())
+    described = _describe(app.conf.id, admin, [*sources, *changelogs])
+    ids = {name: str(found.topic_id) for name, found in described.items()}
+    tombstones_s = _tombstones_s(app.conf.id, admin, changelogs)
+    counts = {name: len(found.partitions) for name, found in described.items()}
+    if len(set(counts.values())) > 1:
+        raise Inconsistent(
+            f"{app.conf.id}: sources and changelogs must have the same number of partitions, they have {counts}"
+        )
+    topology = Topology(
+        app_id=app.conf.id,
+        sources=tuple(sources),
+        tables=tuple(sorted(app.tables)),
+        partitions=next(iter(counts.values())),
+        topic_ids={name: ids[name] for name in sources},
+        adopt=app.driver.adopt_topology,
+    )
+    return Prepared(
+        topology=topology,
+        topic_ids={name: ids[name] for name in changelogs},
+        tombstones_s=tombstones_s,
+    )
+
+
+def _create_repartition_topics(app: Any, admin: Admin) -> None:
+    config = {"cleanup.policy": "delete", "retention.ms": "-1"}
+    for name, made in app.repartitions.items():
+        count = _create_beside(admin, made.source_topic, name, config)
+        if made.partitions is not None and count and made.partitions != count:
+            raise Misuse(
+                f"{app.conf.id}: group_by with partitions={made.partitions}, but {made.source_topic} has "
+                f"{count}, and so must {name}: leave partitions= out"
+            )
+
+
+def _create_beside(admin: Admin, source: str, name: str, config: dict[str, str]) -> int:
+    """Create a topic of as many partitions as the source has, unless it is there. Answers how many."""
+    metadata = admin.ask(lambda client: client.list_topics(timeout=ANSWER_S))
+    found = metadata.topics.get(source)
+    count = len(found.partitions) if found is not None else 0
+    if not count or name in metadata.topics:
+        return count
+    new = NewTopic(name, count, config=config)
+    try:
+        admin.ask(lambda client: client.create_topics([new])[new.topic].result(61))
+    except KafkaException as exc:
+        if kafka_error(exc).code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
+    return count
+
+
+def _describe(app_id: str, admin: Admin, names: list[str]) -> dict[str, Any]:
+    """Descriptions of topics. Raises Inconsistent when one is missing.
+
+    A topic that was created just now may not be known to each broker yet: asked again for a while.
+    """
+
+    def question(client: AdminClient) -> tuple[dict[str, Any], str | None]:
+        futures = client.describe_topics(TopicCollection(names), request_timeout=ANSWER_S)
+        found, missing = {}, None
+        for name, future in futures.items():
+            try:
+                found[name] = future.result(31)
+            except KafkaException as exc:
+                if kafka_error(exc).code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
+                missing = f"{app_id}: topic {name}: {kafka_error(exc).str()}"
+        return found, missing
+
+    deadline = time.monotonic() + NEW_TOPIC_S
+    while True:
+        found, missing = admin.ask(question)
+        if missing is None:
+            return found
+        if time.monotonic() > deadline:
+            raise Inconsistent(missing)
+        time.sleep(0.1)
+
+
+def _tombstones_s(app_id: str, admin: Admin, changelogs: list[str]) -> dict[str, float]:
+    """How long each keeps a deleted key's record. Raises Inconsistent for one that deletes: it loses state."""
+    asked = {ConfigResource(ConfigResource.Type.TOPIC, name): name for name in changelogs}
+
+    def question(client: AdminClient) -> dict[str, Any]:
+        futures = client.describe_configs(list(asked), request_timeout=ANSWER_S)
+        return {asked[resource]: future.result(31) for resource, future in futures.items()}
+
+    kept_s = {}
+    for name, found in admin.ask(question).items():
+        if found["cleanup.policy"].value != "compact":
+            raise Inconsistent(
+                f"{app_id}: {name} has cleanup.policy {found['cleanup.policy'].value}: state would be lost; "
+                f"set it to compact"
+            )
+        kept_s[name] = int(found["delete.retention.ms"].value) / 1000
+    return kept_s
