@@ -67,8 +67,8 @@ class DriverConfig:
         if self.batch_max < 1:
             raise ValueError(f"driver: batch_max ({self.batch_max}) must be 1 or more")
 
-    def fault(self, point: str) -> None:
-        """A cycle passes a named point."""
+    def at(self, point: str) -> None:
+        """A cycle passes a named point: `faults` may end it there."""
         if self.faults is not None:
             self.faults(point)
 

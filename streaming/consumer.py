@@ -11,8 +11,10 @@ All librdkafka calls of the consumer and all blocking calls of the transaction a
 Kafka thread); agents run in the event loop. In a poll no transaction is open, so the rebalance call-backs
 (they run inside of poll) never find one.
 
-    preparation  its topics          intake    records read, chosen      writer         the transaction
-    state        its tables' rows    suspects  records that failed       dead_letters   those nobody can read
+    assigned --restore, in a thread of its own--> installed --poll, cycle, poll, ...--> revoked
+
+The parts, none of which knows the loop: `preparation` (topics), `state` (committed rows), `intake` (records that
+were read), `suspects` (records that failed), `writer` (the transaction), `dead_letters`.
 """
 
 from __future__ import annotations
@@ -206,7 +208,7 @@ class Consumer(Service, ConsumerT):
                     table.watcher.revoked(partition)
         if self._held is not None:
             self._held.forget()
-        for tp in self.intake.buffers:
+        for tp in self.intake.buffers:  # before they are forgotten
             with suppress(KeyError):  # not measured yet
                 metrics.LAG.remove(self.app_id, tp.topic, str(tp.partition))
         self.intake.forget()
@@ -218,7 +220,7 @@ class Consumer(Service, ConsumerT):
         assert state is not None
         started = time.monotonic()
         try:
-            state.check(assignment)
+            state.check_sources(assignment)
             loop = asyncio.get_running_loop()
             count = await loop.run_in_executor(state.restorer, state.restore, assignment)
             assignment.token.check()
@@ -339,8 +341,7 @@ class Consumer(Service, ConsumerT):
 
     def _read(self, timeout_s: float) -> None:
         assert self._consumer is not None
-        self.intake.read(self._consumer, timeout_s)
-        self._last_poll_s = time.monotonic()
+        self._last_poll_s = self.intake.read(self._consumer, timeout_s)
         if self._last_poll_s >= self._lag_at_s:
             self._lag_at_s = self._last_poll_s + LAG_EVERY_S
             self._measure_lag()
@@ -373,7 +374,7 @@ class Consumer(Service, ConsumerT):
 
     def _new_cycle(self, work: dict[TP, list[Any]]) -> Cycle:
         cycle = Cycle(self.app, self._group, self._assignment)
-        self.suspects.takes(work)
+        self.suspects.begin_work(work)
         for tp, records in work.items():
             aside = self.suspects.why_aside(tp, records[0].offset())
             batch = cycle.add(tp, records, () if aside else self.app.topics.channels_of(tp))
@@ -392,7 +393,7 @@ class Consumer(Service, ConsumerT):
         In the event loop: the Kafka thread does not poll now, so that buffers and assignment stay as they are.
         """
         ending = self.should_stop or self._ending
-        if ending or self.driver.gather_s or self.suspects.any:
+        if ending or self.driver.gather_s or self.suspects.some_alone:
             return None
         work = self.intake.choose_behind(cycle)
         if not work:
@@ -447,12 +448,12 @@ class Consumer(Service, ConsumerT):
 
     async def _write(self, cycle: Cycle) -> BaseException | None:
         assert self._state is not None
-        cycle.after = self.intake.after(cycle)
+        cycle.after = self.intake.offsets_after(cycle)
         return await self._writer.write(cycle, self._state.topology)
 
     def _merge(self, cycle: Cycle) -> None:
         """The transaction is committed: state, positions and buffers move in one synchronous step."""
-        self.driver.fault("before merge")
+        self.driver.at("before merge")
         assert self._state is not None
         for task, position in cycle.positions.items():
             for name, topic in self.app.changelogs.items():
@@ -469,9 +470,9 @@ class Consumer(Service, ConsumerT):
         self._failure_pause_s, self._failing_since_s = 0.0, None
         self._next_cycle_s = time.monotonic() + self.driver.gather_s
         metrics.TRANSACTIONS.labels(self.app_id).inc()
-        metrics.RECORDS.labels(self.app_id).inc(cycle.records)
+        metrics.RECORDS.labels(self.app_id).inc(cycle.record_count)
         metrics.OUTPUTS.labels(self.app_id).inc(len(cycle.outputs))
-        metrics.BATCH_SIZE.labels(self.app_id).observe(cycle.records)
+        metrics.BATCH_SIZE.labels(self.app_id).observe(cycle.record_count)
 
     async def _roll_back(
         self, cycle: Cycle, error: BaseException, ahead: Cycle | None = None

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def place(tp: TP, offset: int) -> str:
+def place_of(tp: TP, offset: int) -> str:
     """How a record is named in logs, in the file and in `DriverConfig.skip`."""
     return f"{tp.topic}-{tp.partition}@{offset}"
 
 
 def placed(text: str) -> tuple[TP, int]:
-    """The record that `place` names."""
+    """The record that `place_of` names."""
     name, _, offset = text.rpartition("@")
     topic, _, number = name.rpartition("-")
     return TP(topic, int(number)), int(offset)

@@ -40,8 +40,8 @@ class Cycle:
         self.thread = get_ident()  # where its agents may write; none once it is closed
         self.begun = False  # its Kafka transaction is, and must be committed or aborted
         self.offsets_sent = False
-        self.after: dict[int, dict[str, int]] = {}  # once begun: next offset by task and topic
-        self.positions: dict[int, bytes] = {}  # the position record of each task that says so
+        self.after: dict[int, dict[str, int]] = {}  # once written: next offset by task and topic
+        self.positions: dict[int, bytes] = {}  # new position record by task, once begun
         self.put_aside: set[tuple[TP, int]] = set()
         self.error: BaseException | None = None
         self._todo: dict[int, deque[tuple[Any, Batch]]] = defaultdict(deque)  # by task
@@ -120,7 +120,7 @@ class Cycle:
         return {batch.tp: batch.next_offset for batch in self.batches}
 
     @property
-    def records(self) -> int:
+    def record_count(self) -> int:
         return sum(len(batch.records) for batch in self.batches)
 
     def encode(self) -> None:

@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from streaming import metrics
-from streaming.crashes import place
+from streaming.crashes import place_of
 
 if TYPE_CHECKING:
     from streaming.context import Batch
@@ -34,10 +34,10 @@ def put_aside(app: Any, batch: Batch, record: Any, poison: Poison) -> None:
 
 
 def send(app: Any, batch: Batch, pos: int, reason: str) -> None:
-    """Write the record at `pos` of a batch to its topic's dead letters."""
+    """Add the record at `pos` of a batch, to its topic's dead letters, to what its cycle writes."""
     tp, record = batch.tp, batch.records[pos]
     topic, app_id = app.policy_of(tp.topic).dead_letters, app.conf.id
-    log.error("%s: %s goes to %s: %s", app_id, place(tp, record.offset()), topic, reason)
+    log.error("%s: %s goes to %s: %s", app_id, place_of(tp, record.offset()), topic, reason)
     headers = [
         *(record.headers() or ()),
         ("dead_letter_reason", reason[:REASON_CHARACTERS].encode()),

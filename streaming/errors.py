@@ -1,8 +1,8 @@
 """What can go wrong, by who must deal with it.
 
-A `Poison` record goes where its topic's policy says. `RecordFailed` retries one record alone. All other
-errors here end the process with an exit code of their own: nothing was committed, its supervisor starts it
-again from the committed state.
+A `Poison` record goes where its topic's policy says. `RecordFailed` retries one record alone, `CommitFailed` looks
+for the one that is the cause. All other errors here end the process with an exit code of their own: nothing was
+committed, its supervisor starts it again from the committed state.
 """
 
 from __future__ import annotations

@@ -3,11 +3,15 @@
     librdkafka --read, two batches at most--> buffers --choose, a fair share of each source--> cycle --settle--> gone
 
 An abort needs no seek: what it takes back is still here, and is chosen again.
+
+No lock: the Kafka thread (`begin`, `read`, `lags`, `choose`) and the event loop (all else) never do so at once, for
+the loop waits for each poll, and who is told of a revocation waits for `forget`.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import defaultdict, deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -20,7 +24,7 @@ from streaming.errors import Fenced, Inconsistent, is_fatal
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from confluent_kafka import Consumer
+    from confluent_kafka import Consumer as KafkaConsumer
 
     from streaming.config import DriverConfig
     from streaming.context import Batch
@@ -55,14 +59,19 @@ class Intake:
 
     # -- reading ----------------------------------------------------------------------------------
 
-    def read(self, consumer: Consumer, timeout_s: float) -> None:
-        """Two batches at most: the rest stays with librdkafka, for it forgets what it has when it is paused."""
+    def read(self, consumer: KafkaConsumer, timeout_s: float) -> float:
+        """Two batches at most: the rest stays with librdkafka, for it forgets what it has when it is paused.
+
+        Answers when it polled, `time.monotonic` seconds.
+        """
         here = sum(len(buffer) for tp, buffer in self.buffers.items() if self._takeable(tp))
         count = 2 * self.driver.batch_max - here - 1
         head = consumer.poll(timeout_s)
+        polled_s = time.monotonic()
         if head is not None:
             self._take_in([head, *(consumer.consume(count, 0) if count > 0 else ())])
         self._flow(consumer)
+        return polled_s
 
     def _take_in(self, messages: list[Any]) -> None:
         """Into the buffers. The next offset is looked up where the source changes, not for each record."""
@@ -110,7 +119,7 @@ class Intake:
             raise Fenced(f"{self.app_id}: {error.str()}")
         log.warning("%s: consumer: %s", self.app_id, error)
 
-    def _flow(self, consumer: Consumer) -> None:
+    def _flow(self, consumer: KafkaConsumer) -> None:
         """Back-pressure: a partition whose buffer is full is not fetched until it is half empty."""
         limit = 3 * self.driver.batch_max  # more than is ever read of what goes on
         full = [
@@ -126,7 +135,7 @@ class Intake:
             consumer.resume([TopicPartition(*tp) for tp in free])
             self.paused.difference_update(free)
 
-    def lags(self, consumer: Consumer) -> Iterator[tuple[TP, int, int]]:
+    def lags(self, consumer: KafkaConsumer) -> Iterator[tuple[TP, int, int]]:
         """Each source partition, the next offset to be read of it, and its log's end as last fetched."""
         for tp, buffer in self.buffers.items():
             _, end = consumer.get_watermark_offsets(TopicPartition(*tp), cached=True)
@@ -163,7 +172,7 @@ class Intake:
 
     def _head(self, tp: TP, count: int) -> list[Any]:
         # by index each would be a walk through the deque
-        return self._suspects.before(tp, list(islice(self.buffers[tp], count)))
+        return self._suspects.together(tp, list(islice(self.buffers[tp], count)))
 
     def choose_behind(self, cycle: Cycle) -> dict[TP, list[Any]]:
         """The records after those of a cycle that is not committed yet; none where less than half a batch waits."""
@@ -183,7 +192,7 @@ class Intake:
 
     # -- committing -------------------------------------------------------------------------------
 
-    def after(self, cycle: Cycle) -> dict[int, dict[str, int]]:
+    def offsets_after(self, cycle: Cycle) -> dict[int, dict[str, int]]:
         """The next offset of all sources of each task in a cycle, by task and topic, once it is committed.
 
         All of them, so that group and position record always name the same topics.

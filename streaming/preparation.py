@@ -46,7 +46,7 @@ def prepare(app: Any, admin: Admin, sources: Sequence[str]) -> Prepared:
     changelogs = list(app.changelogs.values())
     described = _describe(app.conf.id, admin, [*sources, *changelogs])
     ids = {name: str(found.topic_id) for name, found in described.items()}
-    tombstones_s = _tombstones_s(app.conf.id, admin, changelogs)
+    tombstones_s = _check_changelogs(app.conf.id, admin, changelogs)
     counts = {name: len(found.partitions) for name, found in described.items()}
     if len(set(counts.values())) > 1:
         raise Inconsistent(
@@ -122,8 +122,8 @@ def _describe(app_id: str, admin: Admin, names: list[str]) -> dict[str, Any]:
         time.sleep(0.1)
 
 
-def _tombstones_s(app_id: str, admin: Admin, changelogs: list[str]) -> dict[str, float]:
-    """How long each keeps a deleted key's record. Raises Inconsistent for one that deletes: it loses state."""
+def _check_changelogs(app_id: str, admin: Admin, changelogs: list[str]) -> dict[str, float]:
+    """Raise Inconsistent for one that deletes: it loses state. Answers how long each keeps a deleted key's record."""
     asked = {ConfigResource(ConfigResource.Type.TOPIC, name): name for name in changelogs}
 
     def question(client: AdminClient) -> dict[str, Any]:

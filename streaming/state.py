@@ -1,6 +1,6 @@
 """The committed rows of an app's tables, by partition: restored where they are ours, followed where they are others'.
 
-    assigned --restore, in a thread of its own--> installed --poll, cycle, poll, ...--> revoked
+    of others --standby follows its changelog--> assigned to us --restore reads the rest--> ours --revoked--> of others
 
 A store outlives its assignment, as old as it is: when its partition comes back, the rest alone is read. What was
 restored for an assignment that is over meanwhile is never used: its `Token` says so.
@@ -78,7 +78,7 @@ class State:
             )
 
     def close(self) -> None:
-        """Blocking. A restore that was cancelled looks at its token soon; until then it may write stores."""
+        """Blocking. A restore that was cancelled looks at its token soon; until then it may open and write stores."""
         if self._standby is not None:
             self._standby.stop()
         self.restorer.shutdown()
@@ -86,7 +86,10 @@ class State:
             store.close()
 
     def store(self, table: str, partition: int) -> Store:
-        """The store of a table's partition, or of the app's positions: made, where it is not there yet."""
+        """The store of a table's partition, or of the app's positions. KeyError unless it was restored."""
+        return self._stores[table, partition]
+
+    def _opened(self, table: str, partition: int) -> Store:
         store = self._stores.get((table, partition))
         if store is None:
             store = self._stores[table, partition] = self._new_store(table, partition)
@@ -104,9 +107,9 @@ class State:
 
     def _standby_store(self, tp: TP) -> Store:
         [name] = [name for name, topic in self.app.changelogs.items() if topic == tp.topic]
-        return self.store(name, tp.partition)
+        return self._opened(name, tp.partition)
 
-    def check(self, assignment: Assignment) -> None:
+    def check_sources(self, assignment: Assignment) -> None:
         """Raise Inconsistent unless each partition number comes with all of our sources."""
         topics: dict[int, set[str]] = defaultdict(set)
         for tp in assignment.tps:
@@ -148,7 +151,7 @@ class State:
         timeout_s = self.driver.takeover_timeout_s
         committed = stable_offsets(admin, self.app_id, sources, timeout_s, assignment.token)
         stores = {
-            TP(topic, partition): self.store(name, partition)
+            TP(topic, partition): self._opened(name, partition)
             for name, topic in self.app.changelogs.items()
             for partition in sorted(assignment.partitions)
         }
@@ -162,7 +165,7 @@ class State:
         )
         lows = admin.log_ends(sources, EARLIEST)
         highs = admin.log_ends(sources, LATEST)
-        for (topic, partition), store in stores.items():
+        for (topic, partition), store in sorted(stores.items(), key=lambda one: one[0].partition):
             here = {tp.topic: at for tp, at in committed.items() if tp.partition == partition}
             kept = Position.loads(store.position) if store.position is not None else None
             check_position(self.topology, partition, here, kept, topic)

@@ -210,7 +210,7 @@ for _name, _instead in REFUSED.items():
 
 
 class Supervisor(OneForOneSupervisor):
-    """Restarts a failed agent as often as it fails: how often a record is tried is the consumer's decision.
+    """Restarts a failed agent as often as it fails: how often a record is tried is the decision of `suspects.py`.
 
     mode loses a wake-up that arrives while it restarts a service (then it looks after 5 s): try again.
     """

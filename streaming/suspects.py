@@ -4,7 +4,8 @@
     a commit fails, no record is named --batches are halved--> one record is left: that one
     the process went down at a record --known from its crash file--> as one that failed
 
-At most one record of a source partition is suspected: what lies behind it waits.
+At most one record of a source partition is suspected: what lies behind it waits. As with `intake`, whose records these
+are, the Kafka thread and the event loop never ask at once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from faust.types import TP
 
 from streaming import metrics
-from streaming.crashes import Crashes, place, placed
+from streaming.crashes import Crashes, place_of, placed
 from streaming.errors import Misuse
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Suspects:
         self._started = False
 
     @property
-    def any(self) -> bool:
+    def some_alone(self) -> bool:
         """Whether some record may have to be taken alone."""
         return bool(self.by_source or self._given_up or self.careful is not None)
 
@@ -94,8 +95,11 @@ class Suspects:
         suspect = self.by_source.get(tp)
         return suspect is not None and offset >= suspect.offset and bool(suspect.retry_at)
 
-    def before(self, tp: TP, records: list[Any]) -> list[Any]:
-        """Those that may go together: up to a suspect; the suspect alone where it is the first."""
+    def together(self, tp: TP, records: list[Any]) -> list[Any]:
+        """Those that may go together: up to one that must be alone; that one where it is the first.
+
+        Alone is a suspect, and what an operator gave up.
+        """
         suspect = self.by_source.get(tp)
         alone = {suspect.offset} if suspect is not None else set()
         if tp in self._given_up:
@@ -121,11 +125,11 @@ class Suspects:
             return f"failed {suspect.attempts} times"
         return ""
 
-    def takes(self, work: Mapping[TP, Sequence[Any]]) -> None:
+    def begin_work(self, work: Mapping[TP, Sequence[Any]]) -> None:
         """A cycle begins with these: when the process goes down again and again, its file says with which."""
         if self.careful is not None and self.careful.crashed:
             [(tp, [record])] = work.items()
-            self.crashes.works_on(place(tp, record.offset()))
+            self.crashes.works_on(place_of(tp, record.offset()))
 
     # -- what became of them ----------------------------------------------------------------------
 
@@ -143,7 +147,7 @@ class Suspects:
         suspect.retry_at = time.monotonic() + self._pause_s(suspect.attempts)
         if self.careful is not None:
             self._careful_without(tp)
-        where = place(tp, offset)
+        where = place_of(tp, offset)
         if suspect.attempts < self._limit(tp, where):
             log.error(
                 "%s: %s failed (attempt %d), tried again alone: %r",
@@ -187,7 +191,7 @@ class Suspects:
     def hung(self, cycle: Cycle) -> None:
         """An agent did not come back: the next start of this worker shall know at which record."""
         self.crashes.hung(
-            place(batch.tp, batch.records[batch.pos].offset())
+            place_of(batch.tp, batch.records[batch.pos].offset())
             for batch in cycle.batches
             if batch.pos is not None
         )
@@ -205,7 +209,7 @@ class Suspects:
             del self.by_source[batch.tp]
             metrics.SUSPECTS.labels(self.app_id).set(len(self.by_source))
         if self.crashes.tries:
-            self.crashes.passed(place(batch.tp, batch.first))
+            self.crashes.passed(place_of(batch.tp, batch.first))
         careful = self.careful
         if careful is not None and batch.tp in careful.until:
             if not careful.crashed:

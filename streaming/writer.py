@@ -1,6 +1,6 @@
 """Writer: what the agents made of a cycle becomes one Kafka transaction.
 
-    begin, outputs, rows, positions (event loop, no waiting) --> offsets, commit (Kafka thread) --> delivery reports
+    begin, outputs, rows, positions (event loop) --> offsets, commit, delivery reports (Kafka thread)
         \\-- refused: its offsets are sent all the same, which answers why --> abort
 
 A commit is asked for until the broker says yes or no: one whose outcome is unknown is never aborted.
@@ -66,7 +66,7 @@ class Writer:
                     "%s: init_transactions is tried again: %s", self.app_id, kafka_error(exc)
                 )
 
-    # -- writing: in the event loop, nothing waits for the broker -----------------------------------
+    # -- writing: in the event loop; nothing waits for the broker unless librdkafka's queue is full ---
 
     async def write(self, cycle: Cycle, topology: Topology) -> BaseException | None:
         """Begin the transaction, and hand to librdkafka all that the agents wrote, rows and positions.
@@ -76,7 +76,7 @@ class Writer:
         cycle.seal()
         self.producer.begin_transaction()
         cycle.begun = True
-        self.driver.fault("begun")
+        self.driver.at("begun")
         try:
             async for outputs in _in_turns(cycle.outputs):
                 self._write_outputs(outputs)
@@ -133,7 +133,7 @@ class Writer:
             except BufferError:
                 self.producer.poll(0.01)
 
-    # -- committing: in the Kafka thread ------------------------------------------------------------
+    # -- committing ---------------------------------------------------------------------------------
 
     async def commit(self, cycle: Cycle) -> BaseException | None:
         """Send the offsets and commit. Answers why it must be aborted."""
@@ -142,20 +142,20 @@ class Writer:
             await self._sent(self._call(self._commit, cycle), cycle)
         except KafkaException as exc:
             return await self._refused(cycle, exc) if _hides_the_cause(exc) else exc
-        self.driver.fault("committed")
+        self.driver.at("committed")
         metrics.COMMIT_S.labels(self.app_id).observe(time.perf_counter() - began)
         return None
 
     def _commit(self, cycle: Cycle) -> None:
-        """Raises KafkaException when it must be aborted."""
+        """In the Kafka thread. Raises KafkaException when it must be aborted."""
         self._send_offsets(cycle)
         cycle.offsets_sent = True
-        self.driver.fault("before commit")
+        self.driver.at("before commit")
         self._ask_for_commit()
         self._await_reports(len(cycle.positions) * len(self.app.changelogs))
 
     def _send_offsets(self, cycle: Cycle) -> None:
-        """The group's metadata is of the poll that read these records (KIP-447)."""
+        """In the Kafka thread. The group's metadata is of the poll that read these records (KIP-447)."""
         offsets = [
             TopicPartition(topic, task, offset)
             for task, after in cycle.after.items()
@@ -173,7 +173,7 @@ class Writer:
                 if error.txn_requires_abort() or not error.retriable() or late:
                     raise
                 time.sleep(0.02)
-        self.driver.fault("offsets")
+        self.driver.at("offsets")
 
     def _ask_for_commit(self) -> None:
         """Until the broker says yes or no. Raises UnknownOutcome where it says nothing."""
@@ -272,7 +272,7 @@ class Writer:
         while True:
             try:
                 self.producer.abort_transaction(10)
-                return self.driver.fault("aborted")
+                return self.driver.at("aborted")
             except KafkaException as exc:
                 if kafka_error(exc).retriable() and time.monotonic() < deadline:
                     time.sleep(0.1)
@@ -280,7 +280,7 @@ class Writer:
                 if kafka_error(exc).code() == KafkaError.INVALID_TXN_STATE:
                     log.warning("%s: begins anew with a producer: %s", self.app_id, exc)
                     self.open()
-                    return self.driver.fault("aborted")
+                    return self.driver.at("aborted")
                 raise Fenced(
                     f"{self.app_id}: can't abort ({kafka_error(exc).str()}) after {error!r}"
                 ) from error

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from deploy.local.kafka import Kafka
 
 PARTITIONS = 3
-STEPS = ("stable_offsets", "log_ends", "restore")  # of a restore, as the consumer calls them
+STEPS = ("stable_offsets", "log_ends", "restore")  # of a restore, as `state.py` calls them
 
 
 class Load:
