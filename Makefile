@@ -8,7 +8,7 @@ UV_VERSION := 0.13.9
 # uv of this machine, else one of our own, installed once
 UV := $(or $(shell command -v uv 2>/dev/null),$(LOCAL)/uv/bin/uv)
 CHECKED := domain topics schemas streaming agents gateway outbound resilience stores proof travel logs.py settings.py \
-	pipeline.py deploy rendering banking reports
+	pipeline.py command_line deploy rendering banking reports
 
 # without compiled files each process that starts compiles all modules anew: twice the time to be ready
 unexport PYTHONDONTWRITEBYTECODE

@@ -6,6 +6,7 @@ import agents.delivery
 import agents.rail
 import agents.rates_feed
 import agents.worker
+import command_line.main
 import gateway.app
 import pipeline
 import reports.effect
@@ -15,6 +16,15 @@ import stores.mysql
 import streaming.app
 import travel.sql
 
-__all__ = ["agents", "gateway", "pipeline", "reports", "stores", "streaming", "travel"]
+__all__ = [
+    "agents",
+    "command_line",
+    "gateway",
+    "pipeline",
+    "reports",
+    "stores",
+    "streaming",
+    "travel",
+]
 # no collection of a fork walks, and so copies, what all of them share
 gc.freeze()

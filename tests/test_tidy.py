@@ -29,6 +29,7 @@ PACKAGES = (
     "rendering",
     "banking",
     "reports",
+    "command_line",
 )
 OURS = {*PACKAGES, "settings", "logs", "pipeline"}
 
@@ -91,6 +92,7 @@ ALLOWED: dict[str, set[str]] = {
     "deploy": {"settings"},
     "rendering": set(),
     "banking": set(),
+    "command_line": OURS,
 }
 PURE_STDLIB = {
     "base64",

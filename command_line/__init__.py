@@ -1,0 +1,1 @@
+"""What people and supervisors call: `python pipeline.py COMMAND`. `main.py` lists the commands."""

@@ -1,0 +1,38 @@
+"""What is said on the command line: names, numbers."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from agents.errors import CannotStart
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def picked(
+    given: Sequence[str], known: Sequence[str], all_: Sequence[str] | None = None
+) -> list[str]:
+    """Those that are named; `all` names `all_`, else all that are known."""
+    if unknown := [name for name in given if name not in (*known, "all")]:
+        raise CannotStart(
+            f"there is no service {unknown[0]}; there are {', '.join(known)}, and all"
+        )
+    named = {*given, *((all_ or known) if "all" in given else ())}
+    return [name for name in known if name in named]
+
+
+def not_configured(*stores: str) -> str:
+    urls = [f"STREAMBANK_{store.upper()}_URL" for store in stores]
+    return f"there is no {' and no '.join(stores)}: set {' or '.join(urls)}"
+
+
+def whole_number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= 10**9):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 1000000000")
+    return int(text)
+
+
+def seconds(text: str) -> int:
+    return 0 if text == "0" else whole_number(text)
