@@ -19,6 +19,7 @@ PROGRAMS = (
     ("replay", (), ("--events", "100000")),
     ("reports", (), ("--rows", "20000")),
     ("gateway", (), ()),
+    ("idle", (), ("--seconds", "10")),
     ("step", (), ()),
     ("codec", (), ()),
     ("mongo", (), ("--documents", "1500")),
