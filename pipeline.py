@@ -9,8 +9,11 @@
     worker projections   changelogs, <service>.events -> MySQL, MongoDB: read models
 
 Each service is one Faust app, its id its consumer group, with its own table; any set of them runs
-in one process. What a service decides is in `domain/`, what it is connected to in `agents/`.
-The commands are in `command_line/`.
+in one process. `relay` and `observe` are apps without a table, `perform` and projections plain
+consumers. What a service decides is in `domain/`, what it is connected to in `agents/`; the gateway
+is `gateway/app.py`, the commands are in `command_line/`.
+
+What takes long to load is imported where it is used.
 """
 
 from __future__ import annotations
@@ -73,13 +76,14 @@ SERVICES: dict[str, Service] = {
 PERFORM, RELAY, OBSERVE = "perform", "relay", "observe"
 PROJECTIONS = {f"project-{name}": name for name in STORES}
 RUNNABLE = (*SERVICES, PERFORM, RELAY, OBSERVE, *PROJECTIONS)
-# `all` moves money; projections, for which nobody waits, are better off in a process of their own
+# `all` is the bank without its stores: projections, for which nobody waits, are better off in a process of their own
 ALL, PROJECTORS = (*SERVICES, PERFORM, RELAY, OBSERVE), "projections"
-# off the money path: nobody waits for them, so they run at a lower priority where they can
+# off the money path: nobody waits for them, so a process that runs only these gives way (`command_line/run.py`)
 BESIDE = ("notification", "audit", "analytics", "settlement", "reporting", RELAY, OBSERVE)
 MONEY = tuple(name for name in ALL if name not in BESIDE)
 GROUPS = {"money": MONEY, "beside": BESIDE}
-GATHER_S = {**dict.fromkeys(BESIDE, 0.2), OBSERVE: 0.5}  # and make fewer, larger transactions
+# seconds between two transactions, at least: fewer and larger ones
+GATHER_S = {**dict.fromkeys(BESIDE, 0.2), OBSERVE: 0.5}
 
 
 def build(settings: Settings, services: Sequence[str]) -> Workers:
@@ -89,6 +93,7 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
     where = Installation.of(settings)
     workers = Workers(settings)
     lookup = SchemaLog(settings.kafka, f"{settings.prefix}{SCHEMAS}")
+    # facts said in this process need not be decoded again by another service of it
     recent = Recent() if len(services) > 1 else None
     written = _letting_go(settings) if PROJECTIONS.keys() & set(services) else None
     wiring = Wiring(
@@ -182,7 +187,10 @@ def _app(settings: Settings, name: str) -> streaming.App:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; answers its exit code."""
+    """The command line; answers its exit code.
+
+    It imports this module by its name, which `python pipeline.py` so loads twice: nothing here keeps state.
+    """
     from command_line.main import main
 
     return main(arguments)

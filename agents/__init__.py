@@ -1,1 +1,1 @@
-"""The shells that connect the pure deciders to Kafka: `transact`, `perform`, `relay`."""
+"""The shells that connect the pure deciders to Kafka: `transact`, `perform`, `relay`, `observe`, `project`."""

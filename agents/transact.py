@@ -128,7 +128,10 @@ class Gathering:
             self.at_ms = at_ms
 
     def said(self, encode: Callable[[Any], bytes]) -> Iterator[Said]:
-        """The messages. One of a single fact carries that fact's headers, of many no one's."""
+        """The messages. One of a single fact carries on its trace and actor, one of many nobody's.
+
+        Its id is made of the first fact's.
+        """
         for target, parts in self._parts.items():
             topic, partition, gathered = target
             (_, ce_id), (_, ce_type), source, *carried = self._copied[target]

@@ -4,7 +4,8 @@
     install  topics, stores, create-admin           mend     projections, tables
     order    rates, redrive                         look     replay, timeline, query
 
-What takes long to load is imported where it is used: a worker loads no store that it does not fill, a command no Faust.
+What takes long to load is imported where it is used: a worker loads no store that it does not fill, and of the other
+commands only `gateway` loads anything of Faust, its types.
 """
 
 from __future__ import annotations
@@ -84,9 +85,9 @@ def parser() -> argparse.ArgumentParser:
     )
     commands: Any = whole.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, run: Run, about: str) -> argparse.ArgumentParser:
+    def add(name: str, does: Run, about: str) -> argparse.ArgumentParser:
         command: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
-        command.set_defaults(run=run)
+        command.set_defaults(run=does)
         return command
 
     for module in (run, install, prove, mend, order, look):

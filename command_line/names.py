@@ -1,4 +1,4 @@
-"""What is said on the command line: names, numbers."""
+"""Reads arguments: names of services, whole numbers; says what is not configured."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def not_configured(*stores: str) -> str:
 
 
 def whole_number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= 10**9):
+    if not (text.isascii() and text.isdecimal() and len(text) <= 10 and 0 < int(text) <= 10**9):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 1000000000")
     return int(text)
 

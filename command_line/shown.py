@@ -1,4 +1,4 @@
-"""What a command says: results on stdout, all else on stderr."""
+"""How commands that take long say it: results on stdout at once, all else on stderr."""
 
 from __future__ import annotations
 

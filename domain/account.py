@@ -5,13 +5,19 @@ r"""Accounts: who may hold money, how much, and what moves it.
 
 A transaction meets an account in a leg, one for each side, and each side is decided once:
 
-    source       (absent) --RiskApproved--> REFUSED | DEBITED --arrived--> SETTLED
-                                                         \--put back--> REVERSED
-    destination  (absent) --AccountDebited--> CREDITED | REFUSED
+    source       (absent) --RiskApproved, RefundReserved--> REFUSED | DEBITED | SETTLED (leaves by the book)
+                 DEBITED --arrived--> SETTLED
+                         --put back--> REVERSED --but the rail keeps it--> LOST
+                         --can't be put back--> SUSPENDED --given back later--> REVERSED
+    destination  (absent) --AccountDebited, PaymentProcessed, RiskApproved (deposit)--> CREDITED | REFUSED
+    either       (absent) --CancelRequested--> REFUSED, so that a later approval meets it
 
 What is debited waits in `clearing` until the other side, or the rail, has taken it. What is held
 (domain/holds.py) is part of the balance and is not available. What could neither be credited nor
 given back is in `suspense` until an operator says where it belongs (domain/suspense.py).
+
+Types first, then `decide` with a function a message, then `evolve` with one an event; `ACCOUNT`, at the end, is the
+service.
 """
 
 from __future__ import annotations
@@ -332,7 +338,7 @@ class Side(StrEnum):
 
 
 class LegState(StrEnum):
-    """How a transaction stands with one account; all but DEBITED and SUSPENDED are ends."""
+    """How a transaction stands with one account; DEBITED and SUSPENDED wait for one of the ends."""
 
     REFUSED = "refused"  # a tombstone too: cancelled before anything moved
     DEBITED = "debited"

@@ -124,8 +124,9 @@ def forgotten(rows: Rows, due: Iterable[RowKey]) -> dict[RowKey, Row | None]:
 class Decider:
     """One service: its types and its three functions.
 
-    `keys` names the rows that `decide` reads for a message and that `evolve` reads for an event;
-    both see only those rows (a missing row is absent from the mapping). `decide` gets the broker's
+    `keys` names all rows that `decide` may read for a message and `evolve` for an event; a row that is missing is
+    absent from the mapping. A worker holds the whole partition and does not ask; the gateway's rehearsal fetches
+    those rows alone, and the simulator fails on any other. `decide` gets the broker's
     time of the message in Unix milliseconds, the only clock there is. A service may hear its own
     kind of fact (the account of the destination hears AccountDebited of the source's), so `keys`
     answers for both roles of such a type.

@@ -7,14 +7,16 @@ What agents write is kept until they are done; only then their transaction begin
 commit takes. Under backlog the agents work on the next cycle meanwhile, on top of rows that are not committed yet:
 when that commit fails, or a rebalance comes between, the work is dropped, and nobody has seen it.
 
-All librdkafka calls of the consumer and all blocking calls of the transaction are made by one thread (the
-Kafka thread); agents run in the event loop. In a poll no transaction is open, so the rebalance call-backs
+All librdkafka calls of the consumer, and those of the transaction that wait for a broker, are made by one thread (the
+Kafka thread). Agents run in the event loop, where their outputs are also handed over; that waits only while
+librdkafka's queue is full. In a poll no transaction is open, so the rebalance call-backs
 (they run inside of poll) never find one.
 
     assigned --restore, in a thread of its own--> installed --poll, cycle, poll, ...--> revoked
 
 The parts, none of which knows the loop: `preparation` (topics), `state` (committed rows), `intake` (records that
-were read), `suspects` (records that failed), `writer` (the transaction), `dead_letters`.
+were read), `cycle` (what one transaction is made of), `suspects` (records that failed), `writer` (the transaction),
+`dead_letters`, `held` (open transactions of others).
 """
 
 from __future__ import annotations
@@ -431,7 +433,7 @@ class Consumer(Service, ConsumerT):
                     self._merge(cycle)
                 elif ahead is not None:
                     ahead.error = error  # it saw rows that will not be
-                    # at once: readers wait for its end, and agents may take long
+                    # at once: readers wait for the transaction's end, and the agents ahead may take long
                     await self._writer.undo(cycle, error)
                 if working is not None:
                     await working

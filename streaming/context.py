@@ -1,7 +1,7 @@
 """Batches, and how code finds out which one it works for.
 
-A `Batch` is the records of one poll of one source partition. An agent's task carries it in a context
-variable, which tasks that the agent starts inherit: work that outlives the transaction is then refused
+A `Batch` is the consecutive records of one source partition that one cycle takes. An agent's task carries it in
+a context variable, which tasks that the agent starts inherit: work that outlives the transaction is then refused
 instead of slipping into the next one.
 """
 
@@ -34,7 +34,7 @@ class Event(_Event):
 
 
 class Batch:
-    """The records of one poll of one source partition; one Faust event carries all of them."""
+    """Consecutive records of one source partition; one Faust event carries all of them."""
 
     __slots__ = ("__weakref__", "cycle", "partition", "pos", "records", "tp")
 

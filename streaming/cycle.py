@@ -1,9 +1,13 @@
-"""One cycle: the records of one poll, through the agents, into one Kafka transaction.
+"""One cycle: the records that intake chose, through the agents, into one Kafka transaction.
 
     tasks beside each other; in a task one batch after another, and of a batch one agent after another
 
 A task is one partition number with all its topics and tables (the model of Kafka Streams): two agents that
 share a table can never interleave on a partition of it, whatever they await.
+
+    new --run: a batch goes into an agent's channel, `streams` gives its records one by one--> worked
+        --encode, close--> seal, begin --commit--> merged  |  undo, drop
+
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ class Cycle:
     """What is delivered to agents, and what they wrote: nothing of it has left the process before `begun`."""
 
     def __init__(self, app: Any, group: Any = None, assignment: Any = None) -> None:
-        """`group`: metadata of the poll that read the records; `assignment`: what they were read under."""
+        """`group`: its metadata as of the last poll before; `assignment`: what the records were read under."""
         self.app, self.group, self.assignment = app, group, assignment
         self.batches: list[Batch] = []
         self.outputs: list[Output] = []
@@ -40,7 +44,9 @@ class Cycle:
         self.thread = get_ident()  # where its agents may write; none once it is closed
         self.begun = False  # its Kafka transaction is, and must be committed or aborted
         self.offsets_sent = False
-        self.after: dict[int, dict[str, int]] = {}  # once written: next offset by task and topic
+        self.after: dict[
+            int, dict[str, int]
+        ] = {}  # set before it is written: next offset by task and topic
         self.positions: dict[int, bytes] = {}  # new position record by task, once begun
         self.put_aside: set[tuple[TP, int]] = set()
         self.error: BaseException | None = None

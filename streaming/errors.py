@@ -1,8 +1,9 @@
 """What can go wrong, by who must deal with it.
 
 A `Poison` record goes where its topic's policy says. `RecordFailed` retries one record alone, `CommitFailed` looks
-for the one that is the cause. All other errors here end the process with an exit code of their own: nothing was
-committed, its supervisor starts it again from the committed state.
+for the one that is the cause. `Misuse`, `Unsupported` and `NotOwned` are raised where the mistake is. A
+`DriverError` ends the process with its exit code: nothing was committed, its supervisor starts it again from the
+committed state.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Inconsistent(DriverError):
 
 
 class Stuck(DriverError):
-    """An agent did not come back in time."""
+    """An agent, or a transaction, did not come to an end in time."""
 
     exit_code = ExitCode.STUCK
 

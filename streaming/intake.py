@@ -4,8 +4,8 @@
 
 An abort needs no seek: what it takes back is still here, and is chosen again.
 
-No lock: the Kafka thread (`begin`, `read`, `lags`, `choose`) and the event loop (all else) never do so at once, for
-the loop waits for each poll, and who is told of a revocation waits for `forget`.
+No lock: the Kafka thread (`begin`, `read`, `lags`, `choose`) and the event loop (all else) never touch it at once, for
+whoever polls is awaited, and a revocation inside of a poll waits until the event loop has done `forget`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Intake:
     # -- reading ----------------------------------------------------------------------------------
 
     def read(self, consumer: KafkaConsumer, timeout_s: float) -> float:
-        """Two batches at most: the rest stays with librdkafka, for it forgets what it has when it is paused.
+        """Up to two batches that may be taken: of a partition that is paused librdkafka throws away what it fetched.
 
         Answers when it polled, `time.monotonic` seconds.
         """

@@ -41,7 +41,7 @@ VIEW_PAUSE_S = 1.5
 
 @dataclass(slots=True)
 class Assignment:
-    """What one rebalance gave us; `token` is cancelled when the next one begins."""
+    """What one rebalance gave us; `token` is cancelled when it ends."""
 
     tps: frozenset[TP]
     partitions: frozenset[int] = field(init=False)

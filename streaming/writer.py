@@ -49,7 +49,7 @@ class Writer:
         self.app, self._call = app, call
         self.driver: DriverConfig = app.driver
         self.app_id: str = app.conf.id
-        # of the positions in the transaction that was written last, by changelog and partition
+        # offset of each position record of the transaction written last, by changelog and partition
         self.delivered: dict[tuple[str, int], int] = {}
 
     def open(self) -> None:
@@ -155,7 +155,7 @@ class Writer:
         self._await_reports(len(cycle.positions) * len(self.app.changelogs))
 
     def _send_offsets(self, cycle: Cycle) -> None:
-        """In the Kafka thread. The group's metadata is of the poll that read these records (KIP-447)."""
+        """In the Kafka thread. The group's metadata is of a poll under the same assignment (KIP-447)."""
         offsets = [
             TopicPartition(topic, task, offset)
             for task, after in cycle.after.items()

@@ -48,7 +48,7 @@ class Mark:
 
 
 def marked(settings: Any, name: str) -> Any:
-    """`pipeline.app_of`, with a mark in the driver."""
+    """`pipeline._app`, with a mark in the driver."""
 
     def driver(**options: Any) -> DriverConfig:
         return DriverConfig(**options, faults=Mark(name, settings.instance))

@@ -40,7 +40,19 @@ def nowhere(tmp_path: Path) -> Installation:
 
 
 def test_every_command_has_help() -> None:
-    for command in ("worker", "gateway", "topics", "verify", "redrive", "create-admin"):
+    for command in (
+        *(
+            "worker",
+            "gateway",
+            "topics",
+            "stores",
+            "create-admin",
+            "verify",
+            "audit",
+            "projections",
+        ),
+        *("tables", "rates", "redrive", "replay", "timeline", "query"),
+    ):
         shown = subprocess.run([*PROGRAM, command, "--help"], capture_output=True, text=True)
         assert shown.returncode == 0
         assert command in shown.stdout
