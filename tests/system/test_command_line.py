@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agents.envelope import SERVICES
+from command_line.main import parser
 from deploy.local.processes import free_ports
 from tests.system.conftest import ROOT, Installation
 
@@ -39,23 +40,30 @@ def nowhere(tmp_path: Path) -> Installation:
     return Installation(f"127.0.0.1:{port}", tmp_path)
 
 
-def test_every_command_has_help() -> None:
-    for command in (
-        *(
-            "worker",
-            "gateway",
-            "topics",
-            "stores",
-            "create-admin",
-            "verify",
-            "audit",
-            "projections",
-        ),
-        *("tables", "rates", "redrive", "replay", "timeline", "query"),
-    ):
-        shown = subprocess.run([*PROGRAM, command, "--help"], capture_output=True, text=True)
-        assert shown.returncode == 0
-        assert command in shown.stdout
+COMMANDS = """worker gateway topics stores create-admin verify audit projections tables rates redrive replay
+    timeline query"""
+
+
+@pytest.mark.parametrize("command", COMMANDS.split())
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args([command, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: pipeline.py {command}" in capsys.readouterr().out
+
+
+def test_the_program_lists_its_commands() -> None:
+    shown = subprocess.run([*PROGRAM, "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0
+    assert not [name for name in COMMANDS.split() if name not in shown.stdout]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "٣", "1000000001", "9" * 5_000, "many", ""])
+def test_a_number_that_is_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(["query", "select 1", f"--rows={text}"])
+    assert ended.value.code == 2
+    assert "is no whole number from 1 to 1000000000" in capsys.readouterr().err
 
 
 def test_a_start_loads_only_what_it_needs() -> None:
