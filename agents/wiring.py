@@ -34,7 +34,6 @@ class Wiring:
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "session.timeout.ms": int(self.session_timeout_s * 1000),
-            "fetch.wait.max.ms": 500,
             "fetch.queue.backoff.ms": 10,
             **more,
         }

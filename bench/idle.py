@@ -11,8 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
-
+from bench.beside import cpu_s
 from bench.system import System
 
 SETTLES_S = 15.0  # after a start: metadata, first ticks, Java's compiler
@@ -26,12 +25,12 @@ def main() -> None:
     seconds = parser.parse_args().seconds
     directory = Path(tempfile.mkdtemp(prefix="bench-"))
     with System(directory) as system:
-        broker = {"broker": [system.kafka.pid()]}
+        broker = {"broker": system.kafka.pid()}
         alone = percent(broker, seconds)["broker"]
         system.start(halves=True)
         _, system.gateway = system.serve()
-        workers = [worker.process.pid for worker in system.workers]
-        used = percent({**broker, "workers": workers, "gateway": [system.gateway.pid]}, seconds)
+        workers = {worker.instance: worker.process.pid for worker in system.workers}
+        used = percent({**broker, **workers, "gateway": system.gateway.pid}, seconds)
     shutil.rmtree(directory)
     print(f"broker alone {alone:.1f} % of a core")
     parts = ", ".join(f"{name} {share:.1f}" for name, share in used.items())
@@ -39,17 +38,12 @@ def main() -> None:
     print(f"nobody asks: {whole:.1f} % of a core ({parts}), {whole / alone:.1f} × the broker alone")
 
 
-def percent(processes: dict[str, list[int]], seconds: int) -> dict[str, float]:
-    """Percent of a core that each group of processes uses, once they have settled."""
+def percent(pids: dict[str, int], seconds: int) -> dict[str, float]:
+    """Percent of a core that each process uses, once it has settled."""
     time.sleep(SETTLES_S)
-    before = {name: cpu_s(pids) for name, pids in processes.items()}
+    before = cpu_s(pids)
     time.sleep(seconds)
-    return {name: 100 * (cpu_s(pids) - before[name]) / seconds for name, pids in processes.items()}
-
-
-def cpu_s(pids: list[int]) -> float:
-    times = [psutil.Process(pid).cpu_times() for pid in pids]
-    return sum(used.user + used.system for used in times)
+    return {name: 100 * (now - before[name]) / seconds for name, now in cpu_s(pids).items()}
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""Reads arguments: names of services, whole numbers; says what is not configured."""
+"""Reads arguments: names of services, files, whole numbers; says what is not configured."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from agents.errors import CannotStart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 
 def picked(
@@ -26,6 +27,13 @@ def picked(
 def not_configured(*stores: str) -> str:
     urls = [f"STREAMBANK_{store.upper()}_URL" for store in stores]
     return f"there is no {' and no '.join(stores)}: set {' or '.join(urls)}"
+
+
+def opened(file: Path) -> BinaryIO:
+    """To read. Raises CannotStart where there is none."""
+    if not file.is_file():
+        raise CannotStart(f"there is no file {file}")
+    return file.open("rb")
 
 
 def whole_number(text: str) -> int:

@@ -10,7 +10,7 @@ from agents.ask import Question, ask
 from agents.errors import CannotStart
 from agents.redrive import redrive
 from command_line.broker import codec_of, reach_broker
-from command_line.names import seconds
+from command_line.names import opened, seconds
 from command_line.shown import show
 from domain.currency import (
     BASE,
@@ -97,11 +97,8 @@ def _document(source: str) -> bytes:
 
     if source.startswith(("http://", "https://")):
         return asyncio.run(rates_feed.once(source))
-    file = Path(source)
-    if not file.is_file():
-        raise CannotStart(f"there is no file {source}")
-    with file.open("rb") as opened:
-        return opened.read(rates_feed.DOCUMENT_BYTES + 1)
+    with opened(Path(source)) as file:
+        return file.read(rates_feed.DOCUMENT_BYTES + 1)
 
 
 def put_back(settings: Settings, options: argparse.Namespace) -> int:

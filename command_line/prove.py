@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
-from agents.errors import CannotStart
 from command_line.broker import codec_of, reach_broker
-from command_line.names import picked
+from command_line.names import opened, picked
 from command_line.shown import pass_over, show, tell
 from pipeline import SERVICES
 from proof import chain
@@ -103,7 +102,7 @@ def audit(settings: Settings, options: argparse.Namespace) -> int:
     """1 when something was changed, is missing, was added or changed places."""
     if options.action == "check":
         kept = _anchor(settings, options)
-        with _opened(options.file) as lines:
+        with opened(options.file) as lines:
             return _checked(export.check(lines, settings.audit_key, kept))
     reach_broker(settings)
     where, reader = Source.of(settings), Reader(settings.kafka)
@@ -126,17 +125,11 @@ def audit(settings: Settings, options: argparse.Namespace) -> int:
         reader.close()
 
 
-def _opened(file: Path) -> Any:
-    if not file.is_file():
-        raise CannotStart(f"there is no file {file}")
-    return file.open("rb")
-
-
 def _anchor(settings: Settings, options: argparse.Namespace) -> CheckpointTaken | None:
     """The checkpoint that was kept elsewhere, if one was named."""
     if options.anchor is None:
         return None
-    with _opened(options.anchor) as file:
+    with opened(options.anchor) as file:
         return export.anchored(file.read(), settings.audit_key)
 
 

@@ -52,7 +52,6 @@ SETTINGS: Mapping[str, Any] = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
     "auto.offset.reset": "latest",
-    "fetch.wait.max.ms": 500,
     "fetch.queue.backoff.ms": 10,
     "fetch.error.backoff.ms": 100,
     "queued.min.messages": 10_000,

@@ -144,7 +144,6 @@ class DriverConfig:
             "session.timeout.ms": session_ms,
             "heartbeat.interval.ms": min(3000, session_ms // 3),
             "max.poll.interval.ms": max(int(self.cycle_timeout_s * 2000) + 30_000, session_ms),
-            "fetch.wait.max.ms": 500,
             "fetch.queue.backoff.ms": 10,
             "queued.min.messages": max(1000, 2 * self.batch_max),
             "fetch.message.max.bytes": 256 << 10,

@@ -7,7 +7,6 @@ share a table can never interleave on a partition of it, whatever they await.
 
     new --run: a batch goes into an agent's channel, `streams` gives its records one by one--> worked
         --encode, close--> seal, begin --commit--> merged  |  undo, drop
-
 """
 
 from __future__ import annotations
@@ -44,9 +43,7 @@ class Cycle:
         self.thread = get_ident()  # where its agents may write; none once it is closed
         self.begun = False  # its Kafka transaction is, and must be committed or aborted
         self.offsets_sent = False
-        self.after: dict[
-            int, dict[str, int]
-        ] = {}  # set before it is written: next offset by task and topic
+        self.after: dict[int, dict[str, int]] = {}  # by task and topic: next offset, set to write
         self.positions: dict[int, bytes] = {}  # new position record by task, once begun
         self.put_aside: set[tuple[TP, int]] = set()
         self.error: BaseException | None = None

@@ -152,8 +152,8 @@ class State:
         committed = stable_offsets(admin, self.app_id, sources, timeout_s, assignment.token)
         stores = {
             TP(topic, partition): self._opened(name, partition)
-            for name, topic in self.app.changelogs.items()
             for partition in sorted(assignment.partitions)
+            for name, topic in self.app.changelogs.items()
         }
         count = restore(
             self.driver.client(self.app_id),
@@ -165,7 +165,7 @@ class State:
         )
         lows = admin.log_ends(sources, EARLIEST)
         highs = admin.log_ends(sources, LATEST)
-        for (topic, partition), store in sorted(stores.items(), key=lambda one: one[0].partition):
+        for (topic, partition), store in stores.items():
             here = {tp.topic: at for tp, at in committed.items() if tp.partition == partition}
             kept = Position.loads(store.position) if store.position is not None else None
             check_position(self.topology, partition, here, kept, topic)

@@ -72,10 +72,10 @@ def anchor(checkpoint: CheckpointTaken, key: str) -> dict[str, Any]:
     return {**kept, "signature": signature(kept, key)}
 
 
-def anchored(text: str, key: str) -> CheckpointTaken:
+def anchored(data: bytes, key: str) -> CheckpointTaken:
     """The checkpoint that was kept. Raises Refused when it is none, or was changed."""
     try:
-        found = orjson.loads(text)
+        found = orjson.loads(data)
         heads = tuple(Head(**head) for head in found["heads"])
         given = {name: found[name] for name in ("number", "entries", "previous", "hash", "at_ms")}
     except (ValueError, TypeError, KeyError) as exc:

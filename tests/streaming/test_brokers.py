@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 import streaming.state
 from deploy.local.kafka import HOST
 from streaming.admin import EARLIEST, Admin
-from streaming.errors import Fenced, Stuck
+from streaming.errors import Fenced
 from streaming.owners import described
 from tests.streaming.kit import committed, rows, running, set_config, until, wait_until, write
 from tests.streaming.supervised import NEEDS_A_PERSON, Supervised
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from deploy.local.kafka import Kafka
 
 PARTITIONS = 3
-STARTED_AGAIN = Fenced, Stuck  # by a supervisor: no person is needed
 STEPS = ("stable_offsets", "log_ends", "restore")  # of a restore, as `state.py` calls them
 
 
@@ -289,10 +288,9 @@ async def test_a_broker_goes_while_workers_restore(
 
 
 class Kept:
-    """An app that is started again, as its supervisor does, when others had to fence it, or when it gave up.
+    """An app that is started again, as its supervisor does, when others had to fence it.
 
-    A frozen broker may be silent for longer than a transaction may take; and librdkafka may wait for ever for a
-    coordinator that is gone.
+    A frozen broker may be silent for longer than a transaction may take.
     """
 
     def __init__(self, make: Callable[[], Any]) -> None:
@@ -302,14 +300,14 @@ class Kept:
         while True:
             async with running(self._app, ready=False):
                 await until(lambda: self._app.failure, 600)
-            assert isinstance(self._app.failure, STARTED_AGAIN), self._app.failure
+            assert isinstance(self._app.failure, Fenced), self._app.failure
             self._app = self._make()
 
     @property
     def ready(self) -> bool:
         """Asked from a thread: the consumer must not be made there, beside the one that the app makes."""
         app = self._app
-        if isinstance(app.failure, STARTED_AGAIN):
+        if isinstance(app.failure, Fenced):
             return False
         assert app.failure is None, app.failure
         return app._consumer is not None and bool(app.consumer.ready)
