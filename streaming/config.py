@@ -94,6 +94,10 @@ class DriverConfig:
             # that it goes on with that one. A minute by default, and 10 s for a new connection's first answer.
             "socket.timeout.ms": answer_ms,
             "api.version.request.timeout.ms": answer_ms,
+            # To send offsets a client waits for the group's coordinator that it remembers, and without end where that
+            # broker has left the cluster and was forgotten. It looks again when one of its connections changes: one
+            # that idles is closed, and the transaction is still in time.
+            "connections.max.idle.ms": int(self.transaction_timeout_s * 500),
             **self.kafka,
         }
 

@@ -208,8 +208,9 @@ class Writer:
     async def _sent(self, sending: Awaitable[Any], cycle: Cycle) -> Any:
         """Wait for what sends offsets, and whatever it does then.
 
-        librdkafka may wait for ever for a coordinator that is gone (its issues 5456 and 5511). Raises Stuck
-        when the coordinator answers others meanwhile, or after OUTAGE_S.
+        librdkafka may wait for ever for a coordinator that is gone (its issues 5456 and 5511; the settings of
+        `config.py` avoid the ways that we know). Raises Stuck when the coordinator answers others meanwhile, or
+        after OUTAGE_S.
         """
         started, answers = time.monotonic(), 0
         waited_s = self.driver.transaction_timeout_s + 2

@@ -122,10 +122,10 @@ class Stand:
 
         return int(wait_until(found, 30))
 
-    def transaction_coordinator(self) -> int:
+    def transaction_coordinator(self, instance: int = 0) -> int:
         """The leader of its partition of the transaction log; a transactional id is hashed as Java does."""
         value = 0
-        for char in f"{self.name}.0":
+        for char in f"{self.name}.{instance}":
             value = (31 * value + ord(char)) & 0xFFFFFFFF
         return self.leader("__transaction_state", (value & 0x7FFFFFFF) % 4)
 
@@ -242,6 +242,28 @@ def test_the_transaction_coordinator_dies_and_min_isr_is_unmet(stand: Stand) -> 
     stand.die(stand.transaction_coordinator())
     stand.min_isr_unmet(stand.leader(f"{stand.name}.out", 0), 2)
     stand.settle()
+
+
+async def test_the_groups_coordinator_leaves_the_cluster(
+    cluster: Callable[..., Kafka], prefix: str
+) -> None:
+    """A client that has heard so, and has nobody to connect to, finds the next one."""
+    kafka, name = await asyncio.to_thread(cluster, nodes=3), f"{prefix}three"
+    _create(kafka, name)
+    stand = Stand(kafka, name)
+    async with running(adder(name, kafka.bootstrap, PARTITIONS)):
+        coordinator = await asyncio.to_thread(stand.group_coordinator)
+    instance = next(n for n in range(100) if stand.transaction_coordinator(n) != coordinator)
+    one = adder(name, kafka.bootstrap, PARTITIONS, instance=f"{instance}")
+    async with running(one):
+        await asyncio.to_thread(_add_one, stand, 1)
+        kafka.kill(coordinator)
+        await until(lambda: coordinator not in _told(kafka.bootstrap).brokers)
+        client = one.consumer._writer.producer
+        assert coordinator not in client.list_topics(timeout=10).brokers  # and forgets it
+        await asyncio.to_thread(_add_one, stand, 2)
+    assert one.failure is None
+    check(kafka.bootstrap, name, PARTITIONS)
 
 
 # long: each takes half a minute and more
