@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
@@ -68,7 +69,7 @@ def parsed(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_written_as_fastavro_and_read_back(name: str) -> None:
+def test_written_as_fastavro_and_read_back_whole_or_not_at_all(name: str) -> None:
     codec, first = Codec(), header(schema_id(whole(name)))
 
     @RELAXED
@@ -80,42 +81,31 @@ def test_written_as_fastavro_and_read_back(name: str) -> None:
         assert back == value
         assert type(back) is type(value)
         assert codec.type_of(data) is type(value)
+        cut = [data[:end] for end in range(len(data))]
+        for other in (*cut, *(data + extra for extra in (b"\0", b"\2", b"extra"))):
+            assert unreadable(codec, other), other
 
     law()
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_every_cut_and_every_extra_byte_is_unreadable(name: str) -> None:
-    codec = Codec()
-
-    @settings(RELAXED, max_examples=4)
-    @given(things(types()[name]))
-    def law(value: Any) -> None:
-        data = codec.encode(value)
-        for end in range(len(data)):
-            with pytest.raises(Unreadable):
-                codec.decode(data[:end])
-        for extra in (b"\0", b"\2", b"extra"):
-            with pytest.raises(Unreadable):
-                codec.decode(data + extra)
-
-    law()
+def unreadable(codec: Codec, data: bytes) -> bool:
+    try:
+        codec.decode(data)
+    except Unreadable:
+        return True
+    return False
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_garbage_is_unreadable_or_an_object_and_nothing_else(name: str) -> None:
-    codec, first = Codec(), header(schema_id(whole(name)))
-
-    @settings(RELAXED, max_examples=60)
-    @given(st.binary(max_size=80))
-    def law(body: bytes) -> None:
+    codec, first, chance = Codec(), header(schema_id(whole(name))), random.Random(name)
+    for _ in range(200):
+        body = chance.randbytes(chance.randrange(81))
         try:
             value = codec.decode(first + body)
         except Unreadable:
-            return
-        assert codec.decode(codec.encode(value)) == value
-
-    law()
+            continue
+        assert codec.decode(codec.encode(value)) == value, body
 
 
 def test_one_byte_changed_never_raises_anything_else() -> None:
