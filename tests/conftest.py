@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 import signal
+import tempfile
 import uuid
 from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from deploy.local.kafka import Kafka
 from deploy.local.mariadb import MariaDB
@@ -20,18 +24,56 @@ from deploy.local.server import Server
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from xdist.scheduler import Scheduling
+    from xdist.workermanage import WorkerController
+
+
+GATEWAY = "tests/gateway/"
+BANKS_OF_THEIR_OWN = {f"{GATEWAY}test_reads.py", f"{GATEWAY}test_outages.py"}
+BROKER = pytest.StashKey[Kafka]()
+SHARED_HEAP_MB = 1024  # a run leaves some thousand partitions
 
 # how long an example takes says how busy the machine is, and nothing of a law
 settings.register_profile("laws", deadline=None)
 settings.load_profile("laws")
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return ByFile(config, log)
+
+
+class ByFile(LoadFileScheduling):
+    """Tests of a file run one after another, and so do all that ask the gateway's bank: it is started once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return GATEWAY if file.startswith(GATEWAY) and file not in BANKS_OF_THEIR_OWN else file
+
+
+def pytest_configure_node(node: WorkerController) -> None:
+    """Processes of tests that run at once share a broker, which is started before them and stopped after."""
+    config = node.config
+    if BROKER not in config.stash:
+        directory = Path(tempfile.mkdtemp(prefix="kafka-"))
+        config.add_cleanup(partial(shutil.rmtree, directory))
+        kafka = Kafka(directory, heap_mb=SHARED_HEAP_MB, orphaned=signal.SIGKILL)
+        config.add_cleanup(kafka.kill_all)
+        config.stash[BROKER] = kafka.start()
+    node.workerinput["kafka port"] = config.stash[BROKER].port()
+
+
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+def kafka(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Kafka]:
     """One node for the whole run: never stop or kill it, and use topics of your own (`prefix`)."""
+    shared = getattr(request.config, "workerinput", {}).get("kafka port")
     directory = tmp_path_factory.mktemp("kafka")
-    with Kafka(directory, orphaned=signal.SIGKILL) as kafka:
-        yield kafka
+    if shared is not None:
+        yield Kafka(directory, shared)  # not ours to start
+    else:
+        with Kafka(directory, orphaned=signal.SIGKILL) as kafka:
+            yield kafka
     shutil.rmtree(directory)
 
 
