@@ -67,4 +67,4 @@ bench: setup ## measure this machine: driver, transfers, latency, gateway
 	@exec $(PYTHON) -m bench
 
 chaos: setup ## the failure tests in their long form
-	@exec $(PYTHON) -m pytest -m long -n 1 --max-worker-restart 3 tests
+	@exec $(PYTHON) -m pytest -m long -n 1 --max-worker-restart 3 -o faulthandler_timeout=7500 tests

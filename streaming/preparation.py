@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from streaming.admin import Admin
 
-NEW_TOPIC_S = 5.0  # how long a topic may be unknown before it is missing
+# how long a topic may be unknown before it is missing: a source, and one that this app has just made
+SOURCE_S = 5.0
+OWN_TOPIC_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,7 @@ def prepare(app: Any, admin: Admin, sources: Sequence[str]) -> Prepared:
     if not app.tables and given:  # a topic that was just made may not be known yet
         _create_beside(admin, given[0], app.positions_topic, {"cleanup.policy": "compact"})
     changelogs = list(app.changelogs.values())
-    described = _describe(app.conf.id, admin, [*sources, *changelogs])
+    described = _describe(app.conf.id, admin, given, [*app.repartitions, *changelogs])
     ids = {name: str(found.topic_id) for name, found in described.items()}
     tombstones_s = _check_changelogs(app.conf.id, admin, changelogs)
     counts = {name: len(found.partitions) for name, found in described.items()}
@@ -94,31 +96,36 @@ def _create_beside(admin: Admin, source: str, name: str, config: dict[str, str])
     return count
 
 
-def _describe(app_id: str, admin: Admin, names: list[str]) -> dict[str, Any]:
+def _describe(
+    app_id: str, admin: Admin, given: Sequence[str], own: Sequence[str]
+) -> dict[str, Any]:
     """Descriptions of topics. Raises Inconsistent when one is missing.
 
     A topic that was created just now may not be known to each broker yet: asked again for a while.
     """
 
-    def question(client: AdminClient) -> tuple[dict[str, Any], str | None]:
-        futures = client.describe_topics(TopicCollection(names), request_timeout=ANSWER_S)
-        found, missing = {}, None
+    def question(client: AdminClient) -> tuple[dict[str, Any], dict[str, KafkaError]]:
+        names = TopicCollection([*given, *own])
+        futures = client.describe_topics(names, request_timeout=ANSWER_S)
+        found, missing = {}, {}
         for name, future in futures.items():
             try:
                 found[name] = future.result(31)
             except KafkaException as exc:
-                if kafka_error(exc).code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                missing[name] = kafka_error(exc)
+                if missing[name].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise
-                missing = f"{app_id}: topic {name}: {kafka_error(exc).str()}"
         return found, missing
 
-    deadline = time.monotonic() + NEW_TOPIC_S
+    began = time.monotonic()
     while True:
         found, missing = admin.ask(question)
-        if missing is None:
+        if not missing:
             return found
-        if time.monotonic() > deadline:
-            raise Inconsistent(missing)
+        waited_s = time.monotonic() - began
+        for name, error in missing.items():
+            if waited_s > (SOURCE_S if name in given else OWN_TOPIC_S):
+                raise Inconsistent(f"{app_id}: topic {name}: {error.str()}")
         time.sleep(0.1)
 
 
