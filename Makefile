@@ -3,7 +3,7 @@ SHELL := /bin/bash
 LOCAL := $(abspath $(or $(STREAMBANK_LOCAL),.local))
 PYTHON := .venv/bin/python
 # tests at once: most wait for a broker or a time-out
-JOBS ?= 3
+JOBS ?= 4
 UV_VERSION := 0.13.9
 # uv of this machine, else one of our own, installed once
 UV := $(or $(shell command -v uv 2>/dev/null),$(LOCAL)/uv/bin/uv)
