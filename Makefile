@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 LOCAL := $(abspath $(or $(STREAMBANK_LOCAL),.local))
 PYTHON := .venv/bin/python
-# tests at once: most wait for a broker or a time-out
+# tests at once: some wait for a time-out while others use the cores
 JOBS ?= 4
 UV_VERSION := 0.13.9
 # uv of this machine, else one of our own, installed once
@@ -49,9 +49,9 @@ wipe: .venv/locked ## remove all data, secrets and logs of the stopped system
 demo: setup ## a scenario over HTTP, on the running system or one started for it
 	@exec $(PYTHON) -m deploy.local.demo
 
-# in the order of the folders: those of the gateway share a bank while they run, and none after
+# in the order of the folders; which run in one process `tests/conftest.py` says
 test: setup ## all tests on a real Kafka and real stores
-	@exec $(PYTHON) -m pytest -m "not long" -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+	@exec $(PYTHON) -m pytest -m "not long" -n $(JOBS) --no-loadscope-reorder \
 		--max-worker-restart 0 $(TESTS)
 
 check: .venv/locked ## format, lint, types, house rules, pure tests: no broker

@@ -38,6 +38,8 @@ def redrive(kafka: Mapping[str, Any], namespace: str, topic: str) -> int:
             "transactional.id": f"{group}.{topic}",
             "partitioner": "murmur2_random",
             "retry.backoff.ms": 5,
+            # offsets would wait without end for a coordinator that left the cluster, as for the driver's client
+            "connections.max.idle.ms": int(TIMEOUT_S * 500),
         }
     )
     try:
