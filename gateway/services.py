@@ -36,17 +36,9 @@ OWNERS = 200_000  # accounts whose owner is remembered
 
 
 class Gateway:
-    """What the handlers work with.
+    """What the handlers work with. `log_outs`: shared with the processes beside it."""
 
-    `password_rounds`: in place of the setting, less in tests. `log_outs`: shared with the processes beside it.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        password_rounds: int | None = None,
-        log_outs: LogOuts | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, log_outs: LogOuts | None = None) -> None:
         self.settings = settings
         self.codec = Codec()
         self.commands = Commands(settings.kafka, settings.prefix, self.codec)
@@ -68,7 +60,7 @@ class Gateway:
         self.sessions = Sessions(self.queries, log_outs, settings.access_token_s)
         self.waiting.listen("user", EVENTS, self.sessions.heard)
         self.throttle = Throttle(self.shared, settings)
-        self.passwords = Passwords(rounds=password_rounds or settings.password_rounds)
+        self.passwords = Passwords(settings.password_rounds)
         self.idempotency = Idempotency()
         self.owners = AccountOwners(self.reads)
         self.past = Past(settings)

@@ -149,7 +149,7 @@ def test_sasl_and_tls_reach_the_clients(tmp_path: Path) -> None:
         ({"rail_url": "rail"}, "STREAMBANK_RAIL_URL is 'rail'; set it to an http://"),
         ({"kafka_security_protocol": "SASL_SSL"}, "STREAMBANK_KAFKA_SASL_USERNAME is empty;"),
         ({"kafka_ssl_ca": "/no/ca"}, "STREAMBANK_KAFKA_SSL_CA is '/no/ca'; no such file"),
-        ({"password_rounds": "9"}, "STREAMBANK_PASSWORD_ROUNDS is 9; set it to 10 to 16"),
+        ({"password_rounds": "3"}, "STREAMBANK_PASSWORD_ROUNDS is 3; set it to 4 to 16"),
         ({"tls_key": "/no/key"}, "STREAMBANK_TLS_CERTIFICATE is empty; set both files"),
         (
             {"rate_limit_routes": "POST /api/users=5"},
@@ -191,6 +191,12 @@ def test_production_needs_secrets_of_its_own(missing: str) -> None:
             del given[missing]
         with pytest.raises(BadSetting, match=missing):
             Settings.load(given, NO_FILE)
+
+
+def test_production_has_no_cheap_passwords() -> None:
+    given = {**PRODUCTION, "STREAMBANK_PASSWORD_ROUNDS": "9"}
+    with pytest.raises(BadSetting, match="STREAMBANK_PASSWORD_ROUNDS is 9; set it to 10 to 16"):
+        Settings.load(given, NO_FILE)
 
 
 def test_a_secret_is_not_shown_by_its_refusal() -> None:

@@ -104,7 +104,7 @@ def stand(kafka: Kafka, directory: Path, prefix: str, **more: str) -> Iterator[S
         "STREAMBANK_JWT_SECRET": SECRET,
         "STREAMBANK_PROVIDER_SECRET": SECRET,
         "STREAMBANK_ADMIN_PASSWORD": PASSWORD,
-        "STREAMBANK_PASSWORD_ROUNDS": "10",  # each test brings people
+        "STREAMBANK_PASSWORD_ROUNDS": "4",  # each test brings people
         "STREAMBANK_STATE_DIR": str(directory / "state"),
         "STREAMBANK_REPORTS_DIR": str(directory / "reports"),
         **more,

@@ -274,8 +274,8 @@ async def test_a_large_body_in_chunks_is_413(people: Any) -> None:
 async def test_a_body_that_never_comes_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge, "BODY_S", 0.2)
     (port,) = free_ports(1)
-    settings = Settings(kafka_bootstrap=f"127.0.0.1:{port}")
-    app = build_app(settings, Gateway(settings, password_rounds=4))
+    settings = Settings(kafka_bootstrap=f"127.0.0.1:{port}", password_rounds=4)
+    app = build_app(settings, Gateway(settings))
     async with TestClient(TestServer(app)) as client:
         reader, writer = await asyncio.open_connection(client.host, client.port)
         writer.write(

@@ -298,8 +298,8 @@ def test_a_port_that_is_taken_is_one_sentence(own_bank: Stand) -> None:
 
 async def test_without_a_broker_a_command_is_503_in_bounded_time() -> None:
     (port,) = free_ports(1)
-    settings = Settings(kafka_bootstrap=f"127.0.0.1:{port}")
-    gateway = Gateway(settings, password_rounds=4)
+    settings = Settings(kafka_bootstrap=f"127.0.0.1:{port}", password_rounds=4)
+    gateway = Gateway(settings)
     gateway.owners.learn("a", "alice")
     token = gateway.tokens.issue("alice", ["customer"])["access_token"]
     async with TestClient(TestServer(build_app(settings, gateway))) as client:

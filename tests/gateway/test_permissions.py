@@ -36,7 +36,7 @@ async def _let_in(_call: Call, *_: Any) -> Answer:
 async def edge() -> AsyncIterator[TestClient[Any, Any]]:
     """All routes behind the edge as it is; their handlers only say that they were reached."""
     (port,) = free_ports(1)
-    gateway = Gateway(Settings(kafka_bootstrap=f"127.0.0.1:{port}"), password_rounds=4)
+    gateway = Gateway(Settings(kafka_bootstrap=f"127.0.0.1:{port}", password_rounds=4))
     app = web.Application(middlewares=[outermost(gateway)])
     for route in ROUTES:
         bare = replace(route, handler=_let_in, body=None, streams=False)
