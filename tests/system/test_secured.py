@@ -49,11 +49,19 @@ def openssl(directory: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+A_KEY = (
+    "-newkey",
+    "ec",
+    "-pkeyopt",
+    "ec_paramgen_curve:P-256",
+)  # RSA takes the broker 1.7 x the CPU
+
+
 def authority(directory: Path, name: str) -> None:
     """A certificate authority: `<name>.key`, `<name>.pem`."""
     openssl(
         directory,
-        *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+        *("req", "-x509", *A_KEY, "-nodes", "-days", "2"),
         *("-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}"),
     )
 
@@ -62,7 +70,7 @@ def signed(directory: Path, name: str, by: str) -> None:
     """`<name>.pem` for this machine, with its key in it as Kafka wants them: PKCS #8, then the chain."""
     openssl(
         directory,
-        *("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"),
+        *("req", *A_KEY, "-nodes", "-subj", "/CN=localhost"),
         *("-keyout", f"{name}.key", "-out", f"{name}.csr"),
     )
     (directory / "names").write_text(f"subjectAltName=DNS:localhost,IP:{HOST}\n")
