@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from stores.mysql import MySQL
 
+HELD_S = 60.0  # what a test may hold a connection for
+
 
 def sample(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
@@ -53,13 +55,19 @@ async def test_no_more_than_the_most_and_a_limit_to_waiting(
         await store.positions()
         assert connections(store) == LEAST
         none_free = sample("streambank_mysql_pool_none_free_total")
-        asked = [asyncio.create_task(store.pool.read(sleeping)) for _ in range(MOST)]
+        done = asyncio.Event()
+
+        async def holding(_cursor: Any) -> None:
+            await done.wait()
+
+        asked = [asyncio.create_task(store.pool.read(holding, HELD_S)) for _ in range(MOST)]
         await until(lambda: sample("streambank_mysql_pool_used") == MOST)
         monkeypatch.setattr(mysql_pool, "ACQUIRE_S", 0.1)
         with pytest.raises(Unavailable, match="no connection"):
             await store.positions()
         assert connections(store) == MOST
         assert sample("streambank_mysql_pool_none_free_total") == none_free + 1
+        done.set()
         await asyncio.gather(*asked)
         await store.positions()
 
