@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 GATEWAY = "tests/gateway/"
 BANKS_OF_THEIR_OWN = {f"{GATEWAY}test_reads.py", f"{GATEWAY}test_outages.py"}
 BROKER = pytest.StashKey[Kafka]()
-SHARED_HEAP_MB = 1024  # a run leaves about a thousand partitions
+SHARED_HEAP_MB = 2048  # a run leaves about a thousand partitions
 
 # how long an example takes says how busy the machine is, and nothing of a law
 settings.register_profile("laws", deadline=None)

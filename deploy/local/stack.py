@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -385,10 +386,11 @@ def wanted(settings: Settings) -> dict[str, type[Server]]:
 
 
 def fetch(settings: Settings) -> None:
-    """Have everything that a start needs. Raises StackError."""
-    prepare()
-    for kind in wanted(settings).values():
-        kind.fetch()
+    """Have everything that a start needs, fetched side by side. Raises StackError."""
+    with ThreadPoolExecutor() as pool:
+        kinds = [pool.submit(kind.fetch) for kind in wanted(settings).values()]
+        for had in (pool.submit(prepare), *kinds):
+            had.result()
 
 
 def kafka_port(settings: Settings) -> int:
