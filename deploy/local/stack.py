@@ -37,7 +37,7 @@ from deploy.local.redis import Redis
 from settings import LOCAL, PREFIX, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from deploy.local.server import Server
@@ -387,9 +387,12 @@ def wanted(settings: Settings) -> dict[str, type[Server]]:
 
 def fetch(settings: Settings) -> None:
     """Have everything that a start needs, fetched side by side. Raises StackError."""
+    fetches: list[Callable[[], object]] = [
+        prepare,
+        *(kind.fetch for kind in wanted(settings).values()),
+    ]
     with ThreadPoolExecutor() as pool:
-        kinds = [pool.submit(kind.fetch) for kind in wanted(settings).values()]
-        for had in (pool.submit(prepare), *kinds):
+        for had in [pool.submit(fetch) for fetch in fetches]:
             had.result()
 
 
