@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -41,12 +42,11 @@ class Prepared:
 
 def prepare(app: Any, admin: Admin, sources: Sequence[str]) -> Prepared:
     """Make the app's own topics, check all. Blocking. Raises Inconsistent, Misuse, KafkaException."""
-    _create_repartition_topics(app, admin)
     given = [name for name in sources if name not in app.repartitions]
-    if not app.tables and given:  # a topic that was just made may not be known yet
-        _create_beside(admin, given[0], app.positions_topic, {"cleanup.policy": "compact"})
+    described = _describe(app.conf.id, admin, given, SOURCE_S)
+    _create_own(app, admin, {name: len(found.partitions) for name, found in described.items()})
     changelogs = list(app.changelogs.values())
-    described = _describe(app.conf.id, admin, given, [*app.repartitions, *changelogs])
+    described |= _describe(app.conf.id, admin, [*app.repartitions, *changelogs], OWN_TOPIC_S)
     ids = {name: str(found.topic_id) for name, found in described.items()}
     tombstones_s = _check_changelogs(app.conf.id, admin, changelogs)
     counts = {name: len(found.partitions) for name, found in described.items()}
@@ -69,44 +69,52 @@ def prepare(app: Any, admin: Admin, sources: Sequence[str]) -> Prepared:
     )
 
 
-def _create_repartition_topics(app: Any, admin: Admin) -> None:
+def _create_own(app: Any, admin: Admin, partitions: Mapping[str, int]) -> None:
+    """Repartition topics, and the topic of positions of an app without tables. `partitions`: of each source."""
+    new = []
     config = {"cleanup.policy": "delete", "retention.ms": "-1"}
     for name, made in app.repartitions.items():
-        count = _create_beside(admin, made.source_topic, name, config)
-        if made.partitions is not None and count and made.partitions != count:
+        count = partitions[made.source_topic]
+        if made.partitions not in (None, count):
             raise Misuse(
                 f"{app.conf.id}: group_by with partitions={made.partitions}, but {made.source_topic} has "
                 f"{count}, and so must {name}: leave partitions= out"
             )
+        new.append(NewTopic(name, count, config=config))
+    if not app.tables and partitions:
+        count = next(iter(partitions.values()))
+        new.append(NewTopic(app.positions_topic, count, config={"cleanup.policy": "compact"}))
+    if new:
+        _create(admin, new)
 
 
-def _create_beside(admin: Admin, source: str, name: str, config: dict[str, str]) -> int:
-    """Create a topic of as many partitions as the source has, unless it is there. Answers how many."""
-    metadata = admin.ask(lambda client: client.list_topics(timeout=ANSWER_S))
-    found = metadata.topics.get(source)
-    count = len(found.partitions) if found is not None else 0
-    if not count or name in metadata.topics:
-        return count
-    new = NewTopic(name, count, config=config)
-    try:
-        admin.ask(lambda client: client.create_topics([new])[new.topic].result(61))
-    except KafkaException as exc:
-        if kafka_error(exc).code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise
-    return count
+def _create(admin: Admin, topics: Sequence[NewTopic]) -> None:
+    """Create those that are not there; who may not create topics has had them made."""
+    there = admin.ask(lambda client: client.list_topics(timeout=ANSWER_S)).topics
+    for topic in topics:
+        if topic.topic in there:
+            continue
+        try:
+            admin.ask(partial(_created, topic))
+        except KafkaException as exc:
+            if kafka_error(exc).code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
 
 
-def _describe(
-    app_id: str, admin: Admin, given: Sequence[str], own: Sequence[str]
-) -> dict[str, Any]:
+def _created(topic: NewTopic, client: AdminClient) -> None:
+    client.create_topics([topic])[topic.topic].result(61)
+
+
+def _describe(app_id: str, admin: Admin, names: Sequence[str], within_s: float) -> dict[str, Any]:
     """Descriptions of topics. Raises Inconsistent when one is missing.
 
     A topic that was created just now may not be known to each broker yet: asked again for a while.
     """
+    if not names:
+        return {}
 
     def question(client: AdminClient) -> tuple[dict[str, Any], dict[str, KafkaError]]:
-        names = TopicCollection([*given, *own])
-        futures = client.describe_topics(names, request_timeout=ANSWER_S)
+        futures = client.describe_topics(TopicCollection([*names]), request_timeout=ANSWER_S)
         found, missing = {}, {}
         for name, future in futures.items():
             try:
@@ -122,10 +130,9 @@ def _describe(
         found, missing = admin.ask(question)
         if not missing:
             return found
-        waited_s = time.monotonic() - began
-        for name, error in missing.items():
-            if waited_s > (SOURCE_S if name in given else OWN_TOPIC_S):
-                raise Inconsistent(f"{app_id}: topic {name}: {error.str()}")
+        if time.monotonic() - began > within_s:
+            name, error = next(iter(missing.items()))
+            raise Inconsistent(f"{app_id}: topic {name}: {error.str()}")
         time.sleep(0.1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -242,6 +243,24 @@ async def test_cancelling_the_agent_ends_both_halves(bootstrap: str, prefix: str
     assert last is not first
     assert last.done()
     assert sorted(int(v or 0) for v in values(bootstrap, f"{name}.out")) == list(range(100))
+
+
+async def test_a_source_that_is_not_known_yet_has_its_topics_beside_it(
+    bootstrap: str, prefix: str
+) -> None:
+    """What an app makes for itself has as many partitions as a source that a broker hears of late."""
+    name = f"{prefix}late"
+    create(bootstrap, f"{name}.out", partitions=2)
+
+    def make() -> None:
+        time.sleep(2.5)
+        create(bootstrap, f"{name}.in", partitions=2)
+        write(bootstrap, f"{name}.in", [(b"k%d" % n, b"%d" % n) for n in range(10)])
+
+    made = asyncio.create_task(asyncio.to_thread(make))
+    async with running(remainders(name, bootstrap, lambda number: b"%d" % (number % 3))):
+        await made
+        await until(lambda: len(values(bootstrap, f"{name}.out")) == 10)
 
 
 # -- what is refused ------------------------------------------------------------------------------
