@@ -3,7 +3,7 @@ SHELL := /bin/bash
 LOCAL := $(abspath $(or $(STREAMBANK_LOCAL),.local))
 PYTHON := .venv/bin/python
 # tests at once: some wait for a time-out while others use the cores
-JOBS ?= 6
+JOBS ?= 5
 UV_VERSION := 0.13.9
 # uv of this machine, else one of our own, installed once
 UV := $(or $(shell command -v uv 2>/dev/null),$(LOCAL)/uv/bin/uv)

@@ -140,7 +140,12 @@ def write(
     **more: Any,
 ) -> None:
     producer = Producer(
-        {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 2}
+        {
+            "bootstrap.servers": bootstrap,
+            "partitioner": "murmur2_random",
+            "linger.ms": 2,
+            "enable.idempotence": True,  # brokers go in the midst of it: once, all the same
+        }
     )
     failed: list[Any] = []
     where = {} if partition < 0 else {"partition": partition}
@@ -150,7 +155,7 @@ def write(
             on_delivery=lambda error, _: failed.append(error) if error else None,
         )  # fmt: skip
         producer.poll(0)
-    producer.flush(30)
+    assert producer.flush(30) == 0
     assert not failed
 
 

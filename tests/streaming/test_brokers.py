@@ -351,7 +351,15 @@ def _add_one(stand: Stand, count: int) -> None:
     """To each of nine sums, which are all `count` then."""
     bootstrap, changelog = stand.kafka.bootstrap, f"{stand.name}-sums-changelog"
     write(bootstrap, f"{stand.name}.in", [(b"k%d" % n, b"1") for n in range(9)])
-    wait_until(lambda: list(rows(bootstrap, changelog).values()) == [b"%d" % count] * 9, 90)
+    sums: list[bytes] = []
+
+    def added() -> bool:
+        sums[:] = rows(bootstrap, changelog).values()
+        return sums == [b"%d" % count] * 9
+
+    with suppress(AssertionError):  # the next line says what they are
+        wait_until(added, 90)
+    assert sums == [b"%d" % count] * 9
 
 
 @pytest.mark.long
