@@ -22,7 +22,7 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic
 from faust.types import TP
 
 from streaming.errors import kafka_error
@@ -77,6 +77,14 @@ class Admin:
         Blocking. Raises the KafkaException or TimeoutError that does not pass, or did not `within_s`.
         """
         return self._ask("admin", lambda: AdminClient({**self._config}), question, within_s)
+
+    def create(self, topic: NewTopic) -> None:
+        """Create a topic, unless it is there. Blocking; raises as `ask` does."""
+        try:
+            self.ask(lambda client: client.create_topics([topic])[topic.topic].result(61))
+        except KafkaException as exc:
+            if kafka_error(exc).code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
 
     def log_ends(
         self,

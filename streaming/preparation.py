@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -84,25 +83,11 @@ def _create_own(app: Any, admin: Admin, partitions: Mapping[str, int]) -> None:
     if not app.tables and partitions:
         count = next(iter(partitions.values()))
         new.append(NewTopic(app.positions_topic, count, config={"cleanup.policy": "compact"}))
-    if new:
-        _create(admin, new)
-
-
-def _create(admin: Admin, topics: Sequence[NewTopic]) -> None:
-    """Create those that are not there; who may not create topics has had them made."""
-    there = admin.ask(lambda client: client.list_topics(timeout=ANSWER_S)).topics
-    for topic in topics:
-        if topic.topic in there:
-            continue
-        try:
-            admin.ask(partial(_created, topic))
-        except KafkaException as exc:
-            if kafka_error(exc).code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise
-
-
-def _created(topic: NewTopic, client: AdminClient) -> None:
-    client.create_topics([topic])[topic.topic].result(61)
+    if new:  # who may not create topics has had them made
+        there = admin.ask(lambda client: client.list_topics(timeout=ANSWER_S)).topics
+        for topic in new:
+            if topic.topic not in there:
+                admin.create(topic)
 
 
 def _describe(app_id: str, admin: Admin, names: Sequence[str], within_s: float) -> dict[str, Any]:

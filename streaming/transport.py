@@ -18,7 +18,7 @@ from mode.utils.times import want_seconds
 
 from streaming.admin import Admin
 from streaming.consumer import Consumer
-from streaming.errors import Misuse, kafka_error
+from streaming.errors import Misuse
 from streaming.partitioner import partition_of
 
 
@@ -157,13 +157,7 @@ class Producer(_Producer):
         app = self.transport.app
         new = NewTopic(topic, partitions, replication, config=settings)
         admin = Admin(app.driver.client(app.conf.id))
-        try:
-            await asyncio.to_thread(
-                admin.ask, lambda client: client.create_topics([new])[topic].result(61)
-            )
-        except KafkaException as exc:
-            if kafka_error(exc).code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise
+        await asyncio.to_thread(admin.create, new)
 
     def supports_headers(self) -> bool:
         return True
