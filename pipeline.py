@@ -182,7 +182,7 @@ def _app(settings: Settings, name: str) -> streaming.App:
         f"{settings.prefix}{name}",
         driver=driver,
         topic_partitions=settings.partitions,
-        datadir=str(settings.state_dir),
+        env={},  # else Faust takes APP_VERSION and others of its own; a version would be another group
     )
 
 

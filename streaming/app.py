@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import faust
+from faust.sensors import SensorDelegate
+from faust.web.views import View
+from mode.signals import SyncSignal
 
+from streaming import faust_settings
 from streaming.context import outside
 from streaming.errors import DriverError, ExitCode, Misuse, Unsupported
 from streaming.streams import Agent, Stream, Supervisor
@@ -29,34 +33,74 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class Unsent(SyncSignal[Any]):
+    """A signal that is never sent: connecting to it is refused."""
+
+    def connect(self, fun: Any = None, **options: Any) -> Any:
+        raise Unsupported(
+            f"app.{self.name} is not sent on this driver: work on the record where it is sent"
+        )
+
+
+class Sensors(SensorDelegate):
+    """Only Faust's own monitor, which nobody tells of records."""
+
+    app: Any
+
+    def add(self, sensor: Any) -> None:
+        if sensor is not self.app.monitor:
+            raise Unsupported(
+                "app.sensors.add: Faust's sensors are not told of records here; read the Prometheus metrics of "
+                "streaming.metrics"
+            )
+        super().add(sensor)
+
+
 class App(faust.App):
     """A Faust app whose agents' work commits in Kafka transactions. `id` is also its consumer group.
 
     What agents write, the tables they change and the offsets they read become visible together or not at
     all. Timers, pages and tasks run outside of transactions: their sends go out at once.
+
+    `options` are Faust's settings; those that would do nothing here are refused (`faust_settings.py`).
     """
 
-    def __init__(self, id: str, *, driver: DriverConfig, **options: Any) -> None:
+    in_transaction = False  # in none of Faust's own
+    on_produce_message = Unsent()
+    rebalancing_count = 0
+
+    def __init__(
+        self, id: str, *, driver: DriverConfig, monitor: Any = None, **options: Any
+    ) -> None:
+        if monitor is not None:
+            raise Unsupported(
+                f"app {id}: monitor: read the Prometheus metrics of streaming.metrics"
+            )
         self.driver = driver
-        classes = {
+        self._ours = {
             "Stream": Stream,
             "Agent": Agent,
             "Table": Table,
             "TableManager": TableManager,
             "Topic": Topic,
             "agent_supervisor": Supervisor,
+            "broker": f"kafka://{driver.bootstrap.split(',', maxsplit=1)[0]}",
+            "topic_disable_leader": True,
+            "datadir": str(driver.state_dir or Path(tempfile.gettempdir()) / "streaming"),
         }
-        for name, value in classes.items():
-            options.setdefault(name, value)
-        options.setdefault("broker", f"kafka://{driver.bootstrap.split(',', maxsplit=1)[0]}")
-        options.setdefault("topic_disable_leader", True)
-        options.setdefault("store", "memory://")
-        options.setdefault("web_enabled", False)
-        data = driver.state_dir or Path(tempfile.gettempdir()) / "streaming"
-        options.setdefault("datadir", str(data))
-        super().__init__(id, **options)
+        super().__init__(id, **{**self._ours, "web_enabled": False, **options})
+        self.sensors = Sensors(self)
         self._policies: dict[str, tuple[Policy, bool]] = {}  # and whether it was given
         self.repartitions: dict[str, Repartition] = {}  # by topic
+
+    def _load_settings(self, *, silent: bool = False) -> Any:
+        conf = super()._load_settings(silent=silent)
+        faust_settings.check(conf.id, conf, self._ours)
+        return conf
+
+    async def on_start(self) -> None:
+        faust_settings.check(self.conf.id, self.conf, self._ours)  # they may be assigned until now
+        await super().on_start()
 
     @property
     def positions_topic(self) -> str:
@@ -86,6 +130,12 @@ class App(faust.App):
         if len(topics) > 1 or options.get("pattern"):
             raise Unsupported(
                 "a topic with several names or a pattern can't be co-partitioned; declare each"
+            )
+        ignored = options.get("maxsize") or options.get("acks") is False
+        if ignored and not options.get("internal"):  # so Faust declares changelogs
+            raise Unsupported(
+                f"topic {', '.join(topics)}: maxsize and acks do nothing here: DriverConfig.batch_max says how much "
+                f"is read, and offsets are committed with the transaction"
             )
         policy = Policy(
             on_poison=on_poison or "dead-letter",
@@ -125,35 +175,71 @@ class App(faust.App):
         return table
 
     def agent(
-        self, channel: Any = None, *, isolated_partitions: bool = False, **options: Any
+        self,
+        channel: Any = None,
+        *,
+        isolated_partitions: bool = False,
+        supervisor_strategy: Any = None,
+        **options: Any,
     ) -> Any:
         """Declare an agent on a topic, as in Faust."""
         if isolated_partitions:
             raise Unsupported(
                 "isolated_partitions: the batches of a partition are one after another anyway; leave it out"
             )
+        if supervisor_strategy is not None:
+            raise Unsupported(
+                "supervisor_strategy: a failed record is tried again as DriverConfig and its topic's policy say"
+            )
+        if not (channel is None or isinstance(channel, (str, Topic))):
+            raise Unsupported(f"agent on {channel!r}: an agent on this driver reads a topic")
         return super().agent(channel, **options)
 
-    def GlobalTable(self, *args: Any, **kw: Any) -> Any:
-        raise Unsupported("GlobalTable: send the record to each partition and keep it in a table")
+    def stream(self, channel: Any, beacon: Any = None, **options: Any) -> Any:
+        """A stream of a topic, for a task: its batches are transactions as those of an agent."""
+        if not isinstance(channel, Topic):
+            raise Unsupported("app.stream(): a stream on this driver is of a topic")
+        return super().stream(channel, beacon, **options)
 
-    def SetTable(self, *args: Any, **kw: Any) -> Any:
-        raise Unsupported("SetTable: put the element into the key of a table")
+    # -- who leads: the owner of partition 0 ------------------------------------------------------
 
-    SetGlobalTable = GlobalTable
+    def is_leader(self) -> bool:
+        """Whether this process is sure to own partition 0; of all workers of the app at most one is."""
+        consumer: Any = self._consumer
+        return consumer is not None and bool(consumer.holds(0))
 
     def _task(self, fun: Callable[..., Any], on_leader: bool = False, traced: bool = False) -> Any:
-        """Tasks (and timers, which are tasks) send outside of transactions."""
-        return super()._task(_outside(fun), on_leader=on_leader, traced=traced)
+        """Tasks (and timers, which are tasks) send outside of transactions.
 
-    def page(self, path: str, **options: Any) -> Any:
-        """A web page; its sends go out at once."""
-        decorate = super().page(path, **options)
+        With `on_leader` a task waits for what the group gives this worker, and runs where that is partition 0.
+        """
+        run = self._on_leader(fun) if on_leader else fun
+        return super()._task(_outside(run), traced=traced)
+
+    def _on_leader(self, fun: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(fun)
+        async def wrapped(*args: Any) -> Any:
+            consumer: Any = self.consumer
+            await consumer.joined.wait()
+            return await fun(*args) if self.is_leader() else None
+
+        return wrapped
+
+    @property
+    def rebalancing(self) -> bool:  # type: ignore[override]
+        """True from the start, or a partition's loss, until what the group gave is restored and read."""
+        consumer: Any = self._consumer
+        return consumer is not None and not consumer.ready
+
+    in_recovery = rebalancing
+
+    def page(self, path: str, *, base: Any = View, **options: Any) -> Any:
+        """A web page, of a function or a View; its sends go out at once."""
 
         def decorated(fun: Any) -> Any:
             if inspect.isclass(fun):
-                raise Unsupported("app.page: decorate an async function")
-            return decorate(_outside(fun))
+                return super(App, self).page(path, **options)(_page(fun))
+            return super(App, self).page(path, base=_page(base), **options)(fun)
 
         return decorated
 
@@ -176,6 +262,42 @@ class App(faust.App):
         logging.shutdown()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _page(view: type) -> type:
+    """The View, whose handlers run outside of transactions."""
+
+    async def dispatch(self: Any, request: Any) -> Any:
+        with outside():
+            return await view.dispatch(self, request)  # type: ignore[attr-defined]
+
+    names = {"dispatch": dispatch, "__doc__": view.__doc__, "__module__": view.__module__}
+    return type(view.__name__, (view,), names)
+
+
+def _refused(name: str, instead: str) -> Any:
+    def refused(self: App, *args: Any, **kw: Any) -> Any:
+        raise Unsupported(f"app.{name}: {instead}")
+
+    return refused
+
+
+REFUSED = {
+    "GlobalTable": "send the record to each partition and keep it in a table",
+    "SetGlobalTable": "send the record to each partition and keep it in a table",
+    "SetTable": "put the element into the key of a table",
+    "LiveCheck": "it would run on Faust's own transport; read the topics with a consumer of your own",
+    "channel": "an in-memory channel has no transaction: use a topic, or a queue between tasks",
+    "commit": "offsets are committed with the transaction; leave it out",
+    "table_route": "ask streaming.partition_owners who owns the key's partition, and send the request there",
+    "topic_route": "ask streaming.partition_owners who owns the key's partition, and send the request there",
+    "start_client": "use a producer of your own, or set producer_only before start",
+    "maybe_start_client": "use a producer of your own, or set producer_only before start",
+}
+for _name, _instead in REFUSED.items():
+    setattr(App, _name, _refused(_name, _instead))
+REFUSED["router"] = REFUSED["table_route"]
+App.router = property(_refused("router", REFUSED["table_route"]))  # type: ignore[assignment]
 
 
 def _outside(fun: Callable[..., Any]) -> Callable[..., Any]:

@@ -93,6 +93,7 @@ class Consumer(Service, ConsumerT):
         self._assignment: Assignment | None = None
         self._group: Any = None  # its metadata as of the last poll
         self._subscribed = self._ending = False
+        self.joined = asyncio.Event()  # what the group gave us first is restored and read
         self._idle = asyncio.Event()
         self._idle.set()
         self._last_poll_s = time.monotonic()
@@ -193,12 +194,31 @@ class Consumer(Service, ConsumerT):
 
         def drop() -> None:
             self._drop_assignment()
-            done.set()
+            if assignment is None or self._ending:  # while it stops nobody is told, as in Faust
+                done.set()
+                return
+            # before others get the partitions
+            told = self._tell(self.app.on_partitions_revoked, set(assignment.tps))
+            self.loop.create_task(told).add_done_callback(lambda _: done.set())
 
         self.loop.call_soon_threadsafe(drop)
         # also while we stop: what was read must not be worked on once its state is gone
         while not done.wait(1) and self.loop.is_running():
             pass
+
+    async def _tell(self, signal: Any, *args: Any) -> None:
+        """Call the handlers of one of the app's signals. One that fails, or does not end, ends the process."""
+        try:
+            async with asyncio.timeout(self.driver.cycle_timeout_s):
+                await signal.send(*args)
+        except TimeoutError:
+            self.app.fail_stop(
+                Stuck(
+                    f"{self.app_id}: a handler of {signal.name} took more than {self.driver.cycle_timeout_s} s"
+                )
+            )
+        except Exception as exc:  # noqa: BLE001 - ends the process
+            self.app.fail_stop(exc)
 
     def _drop_assignment(self) -> None:
         """Forget what only the owner may have; committed stores stay, as old as they are."""
@@ -220,6 +240,7 @@ class Consumer(Service, ConsumerT):
         """Restore, then read: the state of an assignment comes before its records."""
         state = self._state
         assert state is not None
+        self.app.rebalancing_count += 1
         started = time.monotonic()
         try:
             state.check_sources(assignment)
@@ -235,6 +256,7 @@ class Consumer(Service, ConsumerT):
             await self._call(self._begin_reading, assignment)
             assignment.token.check()
             self._tell_watchers()
+            self.joined.set()
         except Cancelled:
             return
         except asyncio.CancelledError:
@@ -250,6 +272,7 @@ class Consumer(Service, ConsumerT):
             "%s: ready with partitions %s, %d records restored in %.2f s",
             self.app_id, sorted(assignment.partitions), count, seconds,
         )  # fmt: skip
+        await self._tell(self.app.on_rebalance_complete)
 
     def _tell_watchers(self) -> None:
         """They may look until they are told that it is revoked, which it may be by now."""
@@ -512,13 +535,6 @@ class Consumer(Service, ConsumerT):
     def topic_partitions(self, topic: str) -> int | None:
         return self._state.topology.partitions if self._state is not None else None
 
-    def key_partition(self, topic: str, key: Any, partition: int | None = None) -> int | None:
-        return (
-            partition
-            if partition is not None
-            else self.app.producer.key_partition(topic, key).partition
-        )
-
     async def wait_empty(self) -> None: ...
     def stop_flow(self) -> None: ...
     def resume_flow(self) -> None: ...
@@ -550,7 +566,7 @@ class Consumer(Service, ConsumerT):
     def _ours(self, *args: Any, **kw: Any) -> Any:
         raise Misuse("the driver owns positions and fetching")
 
-    getmany = perform_seek = seek = seek_wait = highwater = _ours
+    getmany = perform_seek = seek = seek_wait = highwater = key_partition = _ours
     highwaters = earliest_offsets = _ours
 
 

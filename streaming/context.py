@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _batch: ContextVar[Batch | None] = ContextVar("streaming.batch", default=None)
 _outside: ContextVar[bool] = ContextVar("streaming.outside", default=False)
+RAW: Any = object()  # a record's key where its bytes are the key
 
 
 class Event(_Event):
@@ -36,11 +37,12 @@ class Event(_Event):
 class Batch:
     """Consecutive records of one source partition; one Faust event carries all of them."""
 
-    __slots__ = ("__weakref__", "cycle", "partition", "pos", "records", "tp")
+    __slots__ = ("__weakref__", "cycle", "key", "partition", "pos", "records", "tp")
 
     def __init__(self, cycle: Cycle, tp: TP, records: list[Any]) -> None:
         self.cycle, self.tp, self.partition, self.records = cycle, tp, tp.partition, records
         self.pos: int | None = None  # index of the record that the agent works on
+        self.key: Any = RAW  # of that record, decoded
 
     @property
     def first(self) -> int:
@@ -75,7 +77,8 @@ class Batch:
     def event(self, value: Any) -> Event:
         """The Faust event of the record that the agent works on, with its decoded value."""
         message = self.message(self.records[self.pos or 0])
-        return Event(self.cycle.app, message.key, value, message.headers, message)
+        key = message.key if self.key is RAW else self.key
+        return Event(self.cycle.app, key, value, message.headers, message)
 
     def finish(self, error: BaseException | None = None) -> None:
         """The agent is done with this batch, or failed in it."""

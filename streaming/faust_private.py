@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # module:attribute path -> where we use it
 NAMES: Mapping[str, str] = {
     "faust.app.base:App._task": "app: tasks and timers send outside",
+    "faust.app.base:App._load_settings": "app: settings that do nothing are refused",
     "faust.app.base:App._new_transport": "app: our transport",
     "faust.app.base:App._new_producer_transport": "app: our transport",
     "faust.app.base:App._stop_consumer": "app: the running transaction ends first",
@@ -24,7 +25,7 @@ NAMES: Mapping[str, str] = {
     "faust.types.streams:StreamT._next": "repartition: the stream that the body reads",
     "faust.types.streams:StreamT._prev": "repartition: grouped once",
     "faust.channels:Channel._throw": "repartition: a cancelled source ends its grouped stream",
-    "faust.app.base:App._consumer": "trial: another one for a test",
+    "faust.app.base:App._consumer": "trial: another one for a test; app, transport: whether there is one yet",
     "faust.app.base:App._producer": "trial: another one for a test",
     "faust.streams:_current_event": "streams: faust.current_event()",
     "faust.tables.manager:TableManager.wait_until_recovery_completed": "tables: no recovery",

@@ -69,9 +69,15 @@ def prepare(app: Any, admin: Admin, sources: Sequence[str]) -> Prepared:
 
 
 def _create_own(app: Any, admin: Admin, partitions: Mapping[str, int]) -> None:
-    """Repartition topics, and the topic of positions of an app without tables. `partitions`: of each source."""
+    """Repartition topics, dead letters, and the positions of an app without tables. `partitions`: of each source."""
     new = []
     config = {"cleanup.policy": "delete", "retention.ms": "-1"}
+    letters = {
+        policy.dead_letters: count
+        for source, count in partitions.items()
+        if "dead-letter" in {(policy := app.policy_of(source)).on_poison, policy.on_error}
+    }
+    new += [NewTopic(name, count, config=config) for name, count in letters.items()]
     for name, made in app.repartitions.items():
         count = partitions[made.source_topic]
         if made.partitions not in (None, count):

@@ -17,7 +17,7 @@ from faust.streams import _current_event
 from mode.supervisors import OneForOneSupervisor
 from mode.utils.futures import maybe_async, notify
 
-from streaming.context import enter, running_batch
+from streaming.context import RAW, enter, running_batch
 from streaming.dead_letters import put_aside
 from streaming.errors import Misuse, Poison, Unsupported
 from streaming.repartition import Repartition, regroup
@@ -92,6 +92,10 @@ class Stream(faust.Stream[Any]):
     def _values(
         self, shape: Callable[..., Any] | None = None, *, ends: bool = False
     ) -> AsyncGenerator[Any, None]:
+        if not isinstance(self.channel, Topic):
+            raise Unsupported(
+                "a stream on this driver is of a topic; an in-memory channel or iterator has no transaction"
+            )
         if self.repartition is not None:
             raise Misuse(
                 f"agent {self.prefix} reads a stream that it grouped: read the one that group_by answered"
@@ -112,7 +116,7 @@ class Stream(faust.Stream[Any]):
         """
         self._finalized = self.reading = True
         await self.maybe_start()
-        loads = self.channel.loads
+        loads, loads_key = self.channel.loads, self.channel.loads_key
         while not self.should_stop:
             batch = await self._next_batch()
             if batch is None:
@@ -128,6 +132,8 @@ class Stream(faust.Stream[Any]):
                 data = record.value()
                 try:
                     value = None if data is None else loads(data)
+                    if loads_key is not None:
+                        batch.key = loads_key(record.key())
                 except Poison as poison:
                     put_aside(self.app, batch, record, poison)
                     continue
@@ -144,10 +150,6 @@ class Stream(faust.Stream[Any]):
             self._end_batch(batch)
 
     def __aiter__(self) -> Any:
-        if not isinstance(self.channel, Topic):
-            raise Unsupported(
-                "an agent on this driver reads a topic; an in-memory channel has no transaction"
-            )
         return self._values()
 
     def group_by(
@@ -194,8 +196,8 @@ def _event(batch: Batch, _: Any, value: Any) -> Any:
     return batch.event(value)
 
 
-def _item(_: Batch, record: Any, value: Any) -> tuple[bytes | None, Any]:
-    return record.key(), value
+def _item(batch: Batch, record: Any, value: Any) -> tuple[Any, Any]:
+    return (record.key() if batch.key is RAW else batch.key), value
 
 
 def _refuse(name: str, instead: str) -> Any:
@@ -288,7 +290,7 @@ class Agent(_Agent):
 
     def _ask(self, *args: Any, **kw: Any) -> Any:
         raise Unsupported(
-            "agent.ask(): an answer in a transaction can't be waited for inside it; send a topic"
+            "agent.ask(): an answer in a transaction can't be waited for inside it; use agent.send(reply_to=topic)"
         )
 
-    ask = join = map = kvjoin = kvmap = _ask
+    ask = ask_nowait = join = map = kvjoin = kvmap = _ask

@@ -151,7 +151,8 @@ class TableView:
 
     def get(self, key: Any) -> Any:
         """The committed value, or None. Raises NotOwned."""
-        return self._check().committed(_row_key(key))
+        part = self._check()
+        return part.committed(part.table.row_key(key))
 
     def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, Any]]:
         """All committed (key, value) under a prefix, as of now. Raises NotOwned."""
@@ -162,17 +163,27 @@ class TableView:
         return len(self._check().store)
 
 
-def _row_key(key: Any) -> bytes:
-    data = key if type(key) is bytes else key_bytes(key)
-    if data is None:
-        raise Misuse("a table's key can't be None")
-    if data == POSITION_KEY:
-        raise Misuse(f"the key {POSITION_KEY!r} is reserved for the driver")
-    return data
+# options of Faust's Table that would do nothing here
+NOT_HERE: Mapping[str, str] = {
+    "store": "set store and state_dir of DriverConfig",
+    "options": "set store and state_dir of DriverConfig",
+    "schema": "give value_codec, or value_type",
+    "window": "put the window into the key",
+    "on_window_close": "put the window into the key",
+    "on_recover": "follow the table with a watcher: it is told what is assigned and restored",
+    "recover_callbacks": "follow the table with a watcher: it is told what is assigned and restored",
+    "on_changelog_event": "follow the table with a watcher: it is told what was committed",
+    "recovery_buffer_size": "rows are restored in batches of the driver's own",
+    "standby_buffer_size": "rows are restored in batches of the driver's own",
+    "use_partitioner": "a row lives in the partition of the record that wrote it",
+    "is_global": "send the record to each partition and keep it in a table",
+    "synchronize_all_active_partitions": "send the record to each partition and keep it in a table",
+}
 
 
 class Table(faust.Table[Any, Any]):
-    """faust.Table on the driver: `value_codec` is an object with loads and dumps; keys are bytes or text.
+    """faust.Table on the driver: `value_codec` is an object with loads and dumps; keys are bytes or text, or of
+    one other kind, which is written as JSON (or by the `key_type`'s serializer).
 
     A codec whose values never change in place says so with `immutable = True`: then decoded rows are kept.
     """
@@ -183,14 +194,16 @@ class Table(faust.Table[Any, Any]):
     def __init__(
         self, app: Any, *, value_codec: Any = None, watcher: Watcher | None = None, **kw: Any
     ) -> None:
-        for name in ("standby_buffer_size", "recovery_buffer_size"):
-            kw.pop(name, None)
+        for option, instead in NOT_HERE.items():
+            if kw.pop(option, None):
+                raise Unsupported(f"table {kw.get('name')}: {option} does nothing here: {instead}")
         super().__init__(app, **kw)
         self.value_codec, self.watcher = value_codec, watcher
         self.immutable = bool(getattr(value_codec, "immutable", False))
         self.held: dict[int, TablePartition] = {}
         self._dumps: Callable[[Any], bytes] | None = None
         self._loads: Callable[[bytes], Any] | None = None
+        self._keys: str | None = None  # "text" or "other", once one was seen
 
     def clone(self, **kwargs: Any) -> Any:
         return self
@@ -213,6 +226,25 @@ class Table(faust.Table[Any, Any]):
             self._bind()
         return self._loads  # type: ignore[return-value]
 
+    def row_key(self, key: Any) -> bytes:
+        """A key as its bytes. Raises Misuse for None, the driver's own key, and kinds that could collide."""
+        if type(key) is bytes:
+            data = key
+        else:
+            kind = "text" if isinstance(key, (str, bytes)) else "other"
+            if self._keys not in {None, kind}:
+                raise Misuse(
+                    f"table {self.name}: {key!r} is a key of another kind than those before: as bytes they could "
+                    f"be the same; keep text and others in tables of their own"
+                )
+            if key is None:
+                raise Misuse(f"table {self.name}: a key can't be None")
+            self._keys = kind
+            data = key_bytes(key, self.app.serializers, self.key_type, self.key_serializer) or b""
+        if data == POSITION_KEY:
+            raise Misuse(f"the key {POSITION_KEY!r} is reserved for the driver")
+        return data
+
     # -- in an agent ----------------------------------------------------------------------------
 
     def _here(self) -> TablePartition:
@@ -228,7 +260,7 @@ class Table(faust.Table[Any, Any]):
         return self._here()
 
     def __getitem__(self, key: Any) -> Any:
-        value = self._here().get(_row_key(key))
+        value = self._here().get(self.row_key(key))
         if value is None:
             return self.__missing__(key)
         return value
@@ -239,17 +271,17 @@ class Table(faust.Table[Any, Any]):
         return self.default()
 
     def get(self, key: Any, default: Any = None) -> Any:
-        value = self._here().get(key if type(key) is bytes else _row_key(key))
+        value = self._here().get(key if type(key) is bytes else self.row_key(key))
         return default if value is None else value
 
     def __contains__(self, key: object) -> bool:
-        return self._here().get(_row_key(key)) is not None
+        return self._here().get(self.row_key(key)) is not None
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if value is None:
             raise Misuse(f"table {self.name}: a value can't be None; delete the key with del")
         if type(key) is not bytes or key == POSITION_KEY:
-            key = _row_key(key)
+            key = self.row_key(key)
         batch = current_batch()
         if batch is None:
             raise Misuse(f"table {self.name}: rows change only in an agent, in its transaction")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import faust
+from faust.exceptions import DecodeError
 from faust.serializers import codecs
 from faust.types import TP, RecordMetadata
 
 from streaming.context import current_batch, sending_batch
-from streaming.errors import Misuse, Unsupported
+from streaming.errors import Misuse, Poison, Unsupported
 
 Headers = Iterable[tuple[str, bytes]] | Mapping[str, bytes] | None
 
@@ -65,30 +66,47 @@ def _same(value: Any) -> Any:
 def codec_of(
     kind: Any, serializer: Any, registry: Any
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(encode, decode) of a Faust type and serializer; bytes and codec objects skip Faust's registry.
+    """(encode, decode) of a Faust type and serializer; bytes and value codecs skip Faust's registry.
 
     Values that are None or bytes already are not given to them.
     """
-    if serializer is not None and hasattr(serializer, "loads") and not isinstance(serializer, str):
+    if hasattr(serializer, "loads") and not isinstance(serializer, codecs.Codec):
         return serializer.dumps, serializer.loads
-    if kind is bytes or serializer == "raw":
+    if kind is bytes or (kind is None and serializer == "raw"):
         return _same, _same
     return (
         lambda value: registry.dumps_value(kind, value, serializer=serializer),
-        lambda data: registry.loads_value(kind, data, serializer=serializer),
+        _unreadable_is_poison(lambda data: registry.loads_value(kind, data, serializer=serializer)),
     )
 
 
-def key_bytes(
-    key: Any, registry: Any = None, kind: Any = None, serializer: Any = None
-) -> bytes | None:
-    """A record's key: bytes as they are, text as UTF-8, anything else by Faust's key serializer."""
+def key_bytes(key: Any, registry: Any, kind: Any, serializer: Any) -> bytes | None:
+    """A record's key: bytes as they are, text as UTF-8, anything else by Faust's key serializer.
+
+    Raises Misuse where that one makes no bytes of it.
+    """
     if key is None or isinstance(key, bytes):
         return key
     if isinstance(key, str):
         return key.encode()
-    data: bytes | None = registry.dumps_key(kind, key, serializer=serializer)
+    data = registry.dumps_key(kind, key, serializer=serializer)
+    if not isinstance(data, bytes):
+        raise Misuse(
+            f"a key of {type(key).__name__} ({key!r}) is neither bytes nor text: give its topic key_serializer='json'"
+        )
     return data
+
+
+def _unreadable_is_poison(loads: Callable[..., Any]) -> Callable[..., Any]:
+    """Faust's decoders say DecodeError of bytes that can't be read, today or ever."""
+
+    def read(data: bytes | None) -> Any:
+        try:
+            return loads(data)
+        except DecodeError as exc:
+            raise Poison(str(exc)) from exc
+
+    return read
 
 
 class Topic(faust.Topic):
@@ -96,6 +114,7 @@ class Topic(faust.Topic):
 
     policy = Policy()
     _name: str | None = None
+    _decode_key: Callable[..., Any] | None
 
     def __init__(
         self,
@@ -123,11 +142,18 @@ class Topic(faust.Topic):
         serializer = (
             self.value_codec or (schema and schema.value_serializer) or self.value_serializer
         )
-        if isinstance(serializer, codecs.Codec):
-            serializer = _CodecObject(serializer)
         self._encode_value, self._decode_value = codec_of(kind, serializer, registry)
-        self._key_kind = schema.key_type if schema else self.key_type
-        self._key_serializer = (schema and schema.key_serializer) or self.key_serializer
+        kind = self._key_kind = schema.key_type if schema else self.key_type
+        serializer = (schema and schema.key_serializer) or self.key_serializer
+        self._key_serializer = serializer
+        plain = kind in {None, bytes} and (serializer or registry.key_serializer) in {None, "raw"}
+        self._decode_key = (
+            None
+            if plain
+            else _unreadable_is_poison(
+                lambda data: registry.loads_key(kind, data, serializer=serializer)
+            )
+        )
         self._name = self.get_topic_name()
         self._sent = _Sent(self._name)
 
@@ -137,6 +163,13 @@ class Topic(faust.Topic):
         if self._name is None:
             self._bind()
         return self._decode_value
+
+    @property
+    def loads_key(self) -> Callable[..., Any] | None:
+        """Decodes a record's key; None where a key is the bytes that it is."""
+        if self._name is None:
+            self._bind()
+        return self._decode_key
 
     def value_of(self, data: bytes | None) -> Any:
         """The value in a record's bytes; None for a record without value."""
@@ -149,7 +182,12 @@ class Topic(faust.Topic):
         if type(key) is not bytes:
             key = key_bytes(key, self.app.serializers, self._key_kind, self._key_serializer)
         if value is not None and type(value) is not bytes:
-            value = self._encode_value(value)
+            value, given = self._encode_value(value), value
+            if not isinstance(value, bytes):
+                raise Misuse(
+                    f"topic {self._name}: its serializer makes no bytes of {given!r}: declare it with another one, "
+                    f"or with a value_codec"
+                )
         return key, value
 
     # Faust's put hands an event to a channel in memory: on a topic it would bypass the transaction
@@ -255,13 +293,6 @@ for _name, _instead in {
     "derive_topic": "declare another topic with app.topic(…)",
 }.items():
     setattr(Topic, _name, _refused(_name, _instead))
-
-
-class _CodecObject:
-    """A faust Codec as a value codec."""
-
-    def __init__(self, codec: codecs.Codec) -> None:
-        self.loads, self.dumps = codec.loads, codec.dumps
 
 
 def _refuse(unused: Mapping[str, Any]) -> None:

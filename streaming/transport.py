@@ -19,7 +19,6 @@ from mode.utils.times import want_seconds
 from streaming.admin import Admin
 from streaming.consumer import Consumer
 from streaming.errors import Misuse
-from streaming.partitioner import partition_of
 
 
 class Conductor(_Conductor):
@@ -27,6 +26,17 @@ class Conductor(_Conductor):
 
     def _build_handler(self, tp: TP, channels: Any) -> Any:
         return None
+
+    def add(self, topic: Any) -> None:
+        """Register a topic to be read. Raises Misuse once the group was joined without it."""
+        app: Any = self.app
+        sources = app._consumer and app._consumer.sources  # there is none before the start
+        if sources is not None and not set(topic.topics) <= {*sources}:
+            raise Misuse(
+                f"{app.conf.id} reads {', '.join(topic.topics)} only now, after it joined its group: read it in "
+                f"an agent, or from the start of a task"
+            )
+        super().add(topic)
 
     def channels_of(self, tp: TP) -> list[Any]:
         """The channels (one per agent) that read this source.
@@ -49,7 +59,6 @@ class Producer(_Producer):
     async def on_start(self) -> None:
         await super().on_start()
         driver = self.transport.app.driver
-        self._partitions: dict[str, int] = {}
         self._ending = threading.Event()
         self._producer_client = KafkaProducer(
             {
@@ -123,16 +132,6 @@ class Producer(_Producer):
     async def flush(self) -> None:
         if self._producer_client is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._producer_client.flush, 10)
-
-    def key_partition(self, topic: str, key: bytes) -> TP:
-        count = self._partitions.get(topic)
-        if count is None:
-            client = self._producer_client
-            assert client is not None
-            count = self._partitions[topic] = len(
-                client.list_topics(topic, 10).topics[topic].partitions
-            )
-        return TP(topic, partition_of(key, count))
 
     async def create_topic(
         self,

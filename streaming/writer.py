@@ -100,7 +100,9 @@ class Writer:
             except Exception as exc:
                 if batch is None:
                     raise
-                raise RecordFailed(batch.tp, batch.records[pos].offset(), exc) from exc
+                raise RecordFailed(
+                    batch.tp, batch.records[pos].offset(), _naming(topic, exc)
+                ) from exc
             if faults is not None:
                 faults("produced")
 
@@ -293,6 +295,15 @@ async def _in_turns(records: list[Item]) -> AsyncIterator[list[Item]]:
         if start:
             await asyncio.sleep(0)
         yield records[start : start + WRITE_EVERY]
+
+
+def _naming(topic: str, exc: Exception) -> Exception:
+    """A refused write with its topic: librdkafka says "Unknown topic"."""
+    if not isinstance(exc, KafkaException):
+        return exc
+    error = kafka_error(exc)
+    flags = error.fatal(), error.retriable(), error.txn_requires_abort()
+    return KafkaException(KafkaError(error.code(), f"{topic}: {error.str()}", *flags))
 
 
 def _hides_the_cause(exc: BaseException) -> bool:

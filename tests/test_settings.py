@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import build
 from settings import BadSetting, Settings, table, variable
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -205,6 +206,14 @@ def test_a_secret_is_not_shown_by_its_refusal() -> None:
         Settings.load(given, NO_FILE)
     assert "hunter2" not in str(refused.value)
     assert "hunter2" not in repr(Settings(admin_password="hunter2"))
+
+
+def test_faust_takes_nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own variables have names that others use, too; a version would even be another consumer group."""
+    monkeypatch.setenv("APP_VERSION", "2")
+    monkeypatch.setenv("WEB_PORT", "tcp://10.0.0.7:80")
+    workers = build(load(), ["account"])
+    assert workers.shells["account"].app.conf.id == "account"
 
 
 def test_the_documented_table_is_the_declared_one() -> None:

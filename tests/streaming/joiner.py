@@ -86,6 +86,7 @@ class Delays:
         async def slow_call(self_: Any, function: Any, *args: Any) -> Any:
             if getattr(function, "__func__", None) is begin:
                 await self.pause_here()
+                args[0].token.check()  # as the driver does just before: nothing is between
             return await call(self_, function, *args)
 
         consumer._call = slow_call

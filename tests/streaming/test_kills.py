@@ -110,7 +110,6 @@ def test_a_record_that_hangs_stops_its_partition_and_no_other(
     assert committed(bootstrap, name, f"{name}.in", 0) == 1
     last.kill()
     skip = {**options["driver"], "skip": [f"{name}.in-0@1"]}
-    create(bootstrap, f"{name}.dead")
     worker("skips", **{**options, "driver": skip})
     wait_until(lambda: drained(bootstrap, name, 22))
     assert [message.value() for message in read(bootstrap, f"{name}.dead")] == [b"13"]

@@ -1,4 +1,4 @@
-"""Each public name of faust's Stream, Table, Topic and Event: proven by a test, refused where it is used, or harmless.
+"""Each public name of Faust's classes for users: proven by a test, refused where it is used, or harmless.
 
 The names come from the installed Faust: one that an upgrade adds is in none of the lists, and fails here.
 """
@@ -14,6 +14,7 @@ import pytest
 from faust.events import Event
 
 import streaming
+from streaming.app import REFUSED as REFUSED_APP
 from streaming.streams import REFUSED as REFUSED_STREAMS
 from tests.streaming.kit import Number, app, create, running, until, write
 
@@ -21,14 +22,51 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 SURFACE = "tests.streaming.test_surface"
+PLAIN = "tests.streaming.test_plain_faust"
 SENDS = f"{SURFACE}:test_what_an_aborted_agent_did_is_never_seen"
 PASSES = "tests.streaming.test_cycle:test_headers_and_timestamps_pass_through"
 READS = "a fact about the declaration: nothing is written"
 FAUST = "called by Faust itself, for parts that the driver refuses or replaces"
+AS_FAUST = "not of records: as in Faust"
 UNREAD = "a counter or switch of Faust's own stream loop, which does not run"
 
 # the test in which it is used and the transaction then aborted or committed
 PROVEN: Mapping[str, Mapping[str, str]] = {
+    "App": {
+        **dict.fromkeys(
+            ("topic", "agent", "Table"), f"{PLAIN}:test_models_keys_and_rows_of_their_types"
+        ),
+        "send": SENDS,
+        "page": f"{PLAIN}:test_pages_of_functions_and_views_send_at_once",
+        "stream": f"{PLAIN}:test_a_task_reads_a_stream_in_transactions",
+        "is_leader": f"{PLAIN}:test_one_worker_leads",
+        "producer_only": f"{PLAIN}:test_a_producer_alone",
+        **dict.fromkeys(
+            ("main", "Worker", "command", "worker_init", "worker_init_post_autodiscover"),
+            f"{PLAIN}:test_main_is_fausts_command_line",
+        ),
+        **dict.fromkeys(
+            (
+                "on_partitions_assigned",
+                "on_partitions_revoked",
+                "on_rebalance_complete",
+                "rebalancing",
+                "rebalancing_count",
+                "in_recovery",
+            ),
+            f"{PLAIN}:test_signals_tell_of_partitions",
+        ),
+        "on_produce_message": f"{PLAIN}:test_a_declaration_that_would_do_nothing_is_refused",
+        "in_transaction": f"{PLAIN}:test_what_is_so_anyway_may_be_asked_for",
+        "config_from_object": f"{PLAIN}:test_a_setting_that_would_do_nothing_is_refused",
+    },
+    "Agent": {
+        **dict.fromkeys(
+            ("cast", "send"), f"{PLAIN}:test_an_agent_writes_to_another_and_is_answered_once"
+        ),
+        "add_sink": f"{SURFACE}:test_sinks_are_part_of_the_transaction",
+        "test_context": "tests.streaming.test_trial:test_poison_goes_to_the_dead_letters",
+    },
     "Stream": {
         "events": PASSES,
         "items": "tests.streaming.test_cycle:test_an_app_without_tables_keeps_its_positions",
@@ -51,6 +89,33 @@ PROVEN: Mapping[str, Mapping[str, str]] = {
 }
 
 HARMLESS: Mapping[str, Mapping[str, str]] = {
+    "App": {
+        **dict.fromkeys(("conf", "configured", "finalized", "in_worker", "unassigned"), READS),
+        **dict.fromkeys(("tables", "topics", "web_server_url", "consumer_generation_id"), READS),
+        **dict.fromkeys(("web_server_driver_version", "SCAN_CATEGORIES", "Settings"), READS),
+        **dict.fromkeys(("finalize", "discover", "create_event", "actor"), FAUST),
+        **dict.fromkeys(("on_rebalance_start", "on_rebalance_return", "on_rebalance_end"), FAUST),
+        **dict.fromkeys(("on_started_init_extra_services", "on_init_extra_service"), FAUST),
+        **dict.fromkeys(("on_started_init_extra_tasks", "on_started_init_web_server"), FAUST),
+        **dict.fromkeys(("consumer", "producer", "transport", "producer_transport"), FAUST),
+        **dict.fromkeys(("assignor", "BootStrategy", "FlowControlQueue", "flow_control"), FAUST),
+        **dict.fromkeys(("maybe_start_producer", "client_only"), FAUST),
+        **dict.fromkeys(("on_before_configured", "on_configured", "on_after_configured"), AS_FAUST),
+        **dict.fromkeys(("on_worker_init", "on_before_shutdown", "on_webserver_init"), AS_FAUST),
+        **dict.fromkeys(("web", "web_server", "http_client", "cache", "serializers"), AS_FAUST),
+        **dict.fromkeys(("service", "trace", "traced", "tracer"), AS_FAUST),
+        "monitor": "nobody tells it of records; another one is refused",
+    },
+    "Agent": {
+        **dict.fromkeys(("channel", "channel_iterator", "get_topic_names", "info"), READS),
+        **dict.fromkeys(("actor_from_stream", "actor_tracebacks", "clone", "stream"), FAUST),
+        **dict.fromkeys(
+            ("on_isolated_partitions_assigned", "on_isolated_partitions_revoked"), FAUST
+        ),
+        **dict.fromkeys(("on_shared_partitions_assigned", "on_shared_partitions_revoked"), FAUST),
+        **dict.fromkeys(("on_partitions_assigned", "on_partitions_revoked"), FAUST),
+        "cancel": "makes the agent fail at its record: aborted as any failure",
+    },
     "Stream": {
         **dict.fromkeys(("get_active_stream", "get_root_stream", "info", "prefix"), READS),
         **dict.fromkeys(("concurrency_index", "task_owner", "active_partitions"), READS),
@@ -84,6 +149,8 @@ HARMLESS: Mapping[str, Mapping[str, str]] = {
 }
 
 REFUSED: Mapping[str, Iterable[str]] = {
+    "App": [*REFUSED_APP],
+    "Agent": ("ask", "ask_nowait", "join", "map", "kvjoin", "kvmap"),
     "Stream": REFUSED_STREAMS,
     "Table": (
         "__iter__", "keys", "values", "items", "__len__", "as_ansitable", "clear", "hopping",
@@ -97,7 +164,14 @@ REFUSED: Mapping[str, Iterable[str]] = {
     ),
     "Event": ("ack",),
 }  # fmt: skip
-CLASSES = {"Stream": faust.Stream, "Table": faust.Table, "Topic": faust.Topic, "Event": Event}
+CLASSES = {
+    "App": faust.App,
+    "Agent": faust.Agent,
+    "Stream": faust.Stream,
+    "Table": faust.Table,
+    "Topic": faust.Topic,
+    "Event": Event,
+}
 
 
 def public(kind: str) -> set[str]:
@@ -120,10 +194,17 @@ def test_the_tests_that_prove_are_there(test: str) -> None:
     assert inspect.isfunction(getattr(importlib.import_module(module), name))
 
 
+async def reads(stream: Any) -> None:
+    async for _ in stream:
+        pass
+
+
 def instances() -> dict[str, Any]:
     one = app("operators", "127.0.0.1:1")
     topic = one.topic("numbers", value_codec=Number())
     return {
+        "App": one,
+        "Agent": one.agent(topic, name="agent")(reads),
         "Stream": topic.stream(),
         "Table": one.Table("rows", partitions=1),
         "Topic": topic,

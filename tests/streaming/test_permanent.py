@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaException
 
-from tests.streaming.kit import Number, app, committed, create, rows, running, until, values, write
+from tests.streaming.kit import (
+    Number,
+    app,
+    committed,
+    create,
+    delete,
+    rows,
+    running,
+    until,
+    values,
+    write,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,7 +157,7 @@ async def test_a_record_as_large_as_a_topic_takes_fits_its_dead_letter(
 
 
 async def test_dead_letters_that_cannot_be_written_stop_the_partition(
-    bootstrap: str, prefix: str
+    bootstrap: str, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     create(bootstrap, f"{prefix}in", f"{prefix}out", partitions=2)
     one = app(f"{prefix}bad", bootstrap, 2, attempts=2)
@@ -158,10 +169,12 @@ async def test_dead_letters_that_cannot_be_written_stop_the_partition(
         async for value in stream:
             out.put(value=value)
 
-    write(bootstrap, f"{prefix}in", [(b"a", b"1"), (b"a", b"x"), (b"a", b"2")], partition=0)
-    write(bootstrap, f"{prefix}in", [(b"b", b"3")] * 10, partition=1)
     async with running(one):
+        delete(bootstrap, f"{prefix}missing")  # made at the start
+        write(bootstrap, f"{prefix}in", [(b"a", b"1"), (b"a", b"x"), (b"a", b"2")], partition=0)
+        write(bootstrap, f"{prefix}in", [(b"b", b"3")] * 10, partition=1)
         await until(lambda: one.consumer.suspects.stopped, 60)
         await until(lambda: len(values(bootstrap, f"{prefix}out")) == 11)
         assert one.failure is None
     assert committed(bootstrap, f"{prefix}bad", f"{prefix}in", 0) == 1
+    assert f"{prefix}missing: " in caplog.text  # which topic it is

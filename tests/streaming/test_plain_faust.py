@@ -1,0 +1,495 @@
+"""Faust code as its users write it, with Faust's own types, decorators and command line: it runs, exactly once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import faust
+import pytest
+from faust.app.router import Router
+from mode.supervisors import OneForOneSupervisor
+
+import streaming
+from deploy.local.processes import free_port
+from streaming import faust_settings
+from tests.streaming.kit import (
+    ROOT,
+    App,
+    Number,
+    app,
+    create,
+    read,
+    rows,
+    running,
+    until,
+    values,
+    wait_until,
+    write,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Payment(faust.Record, serializer="json"):
+    payer: int
+    amount: int
+
+
+def reading(prefix: str, bootstrap: str, name: str = "plain", instance: str = "0") -> App:
+    """An app whose agent reads numbers and does nothing."""
+    one = app(f"{prefix}{name}", bootstrap, instance=instance)
+
+    @one.agent(one.topic(f"{prefix}in", value_codec=Number()), name="idle")
+    async def idle(stream: Any) -> None:
+        async for _ in stream:
+            pass
+
+    return one
+
+
+# -- types ----------------------------------------------------------------------------------------
+
+
+async def test_models_keys_and_rows_of_their_types(bootstrap: str, prefix: str) -> None:
+    """What can't be read, key or value, is a dead letter, in a topic that the app made; the next one is taken."""
+    create(bootstrap, f"{prefix}in", f"{prefix}out")
+    one, seen = app(f"{prefix}types", bootstrap), []
+    source = one.topic(f"{prefix}in", key_type=int, value_type=Payment)
+    out = one.topic(f"{prefix}out", key_type=int, key_serializer="json", value_type=int)
+    totals = one.Table("totals", default=int, partitions=1)
+
+    @one.agent(source)
+    async def total(stream: Any) -> None:
+        async for event in stream.events():
+            totals[event.value.payer] += event.value.amount
+            seen.append((event.key, event.message.key))
+            await out.send(key=event.key, value=totals[event.value.payer])
+
+    @one.agent(source)
+    async def pairs(stream: Any) -> None:
+        async for key, payment in stream.items():
+            seen.append((key, payment.amount))
+
+    good = json.dumps({"payer": 7, "amount": 5}).encode()
+    bad = [(b"2", b"{no"), (b"x", good), (b"2", b"[]")]
+    write(bootstrap, f"{prefix}in", [(b"1", good), *bad, (b"3", good)])
+    async with running(one):
+        await until(lambda: len(seen) == 4 or one.failure)
+        await until(lambda: values(bootstrap, f"{prefix}out") == [b"5", b"10"])
+        assert totals.partition(0).get(7) == 10
+    assert sorted(seen, key=str) == [(1, 5), (1, b"1"), (3, 5), (3, b"3")]
+    assert [message.key() for message in read(bootstrap, f"{prefix}out")] == [b"1", b"3"]
+    assert values(bootstrap, f"{prefix}types.dead") == [value for _, value in bad]
+    assert rows(bootstrap, f"{prefix}types-totals-changelog") == {(0, b"7"): b"10"}
+
+
+async def test_keys_that_could_be_the_same_bytes_are_refused(bootstrap: str, prefix: str) -> None:
+    create(bootstrap, f"{prefix}in")
+    one, said = app(f"{prefix}keys", bootstrap), []
+    table = one.Table("rows", default=int, partitions=1)
+
+    @one.agent(one.topic(f"{prefix}in", value_codec=Number()))
+    async def agent(stream: Any) -> None:
+        async for value in stream:
+            table[value] += 1
+            for key in (str(value), None):
+                with pytest.raises(streaming.Misuse) as caught:
+                    table[key] += 1
+                said.append(str(caught.value))
+
+    write(bootstrap, f"{prefix}in", [(b"k", b"7")])
+    async with running(one):
+        await until(lambda: len(said) == 2 or one.failure)
+        with pytest.raises(streaming.Misuse):
+            table.partition(0).get("7")
+    assert "another kind" in said[0]
+    assert "None" in said[1]
+
+
+async def test_what_a_serializer_makes_no_bytes_of_is_said(bootstrap: str, prefix: str) -> None:
+    one = app(f"{prefix}bytes", bootstrap)
+    with pytest.raises(streaming.Misuse, match="key_serializer"):
+        one.topic("t", value_type=int).encoded(5, 5)
+    with pytest.raises(streaming.Misuse, match="value_codec"):
+        one.topic("u", value_type=int, value_serializer="raw").encoded(b"k", 5)
+    assert one.topic("v", value_type=int, value_serializer="raw").value_of(b"5") == 5
+
+
+# -- agents that write to agents ------------------------------------------------------------------
+
+
+async def test_an_agent_writes_to_another_and_is_answered_once(bootstrap: str, prefix: str) -> None:
+    """cast, send with reply_to, and an agent on a topic that the app makes; each fails once."""
+    create(bootstrap, f"{prefix}in", f"{prefix}answers")
+    one, fails, seen = app(f"{prefix}cast", bootstrap), {"first", "second"}, []
+
+    @one.agent(name="second", value_type=int)
+    async def second(stream: Any) -> Any:
+        async for value in stream:
+            yield value * 2
+            if "second" in fails:
+                fails.discard("second")
+                raise RuntimeError("second")
+            seen.append(value)
+
+    @one.agent(one.topic(f"{prefix}in", value_codec=Number()))
+    async def first(stream: Any) -> None:
+        async for value in stream:
+            await second.cast(value, key=b"k")
+            await second.send(value=value + 1, reply_to=f"{prefix}answers", correlation_id="c")
+            if "first" in fails:
+                fails.discard("first")
+                raise RuntimeError("first")
+
+    write(bootstrap, f"{prefix}in", [(b"k", b"1"), (b"k", b"10")])
+    async with running(one):
+        await until(lambda: len(seen) == 4 or one.failure)
+        await until(lambda: len(values(bootstrap, f"{prefix}answers")) == 2)
+    assert values(bootstrap, f"{prefix}cast-second") == [b"1", b"2", b"10", b"11"]
+    answers = [json.loads(value) for value in values(bootstrap, f"{prefix}answers")]
+    assert [(one["value"], one["correlation_id"]) for one in answers] == [(4, "c"), (22, "c")]
+    assert not fails
+
+
+async def test_a_task_reads_a_stream_in_transactions(bootstrap: str, prefix: str) -> None:
+    create(bootstrap, f"{prefix}in", f"{prefix}out")
+    one, seen = app(f"{prefix}task", bootstrap, cycle_timeout_s=2.0), []
+    source, out = (one.topic(f"{prefix}{name}", value_codec=Number()) for name in ("in", "out"))
+
+    @one.task
+    async def task() -> None:
+        async for value in one.stream(source):
+            await out.send(value=value)
+            seen.append(value)
+            if value == 2:
+                raise RuntimeError("in a task nobody tries it again")
+
+    write(bootstrap, f"{prefix}in", [(b"k", b"%d" % n) for n in range(4)])
+    async with running(one, ready=False):
+        await until(lambda: one.crashed)
+    assert "nobody tries it again" in str(one.crash_reason)
+    assert seen == [0, 1, 2]
+    assert values(bootstrap, f"{prefix}out") == []
+
+
+# -- timers, tasks, signals, pages ----------------------------------------------------------------
+
+
+async def test_one_worker_leads(bootstrap: str, prefix: str) -> None:
+    create(bootstrap, f"{prefix}in", partitions=2)
+    ran: list[str] = []
+
+    def worker(instance: str) -> App:
+        one = reading(prefix, bootstrap, instance=instance)
+
+        @one.timer(0.05, on_leader=True)
+        async def timer() -> None:
+            ran.append(f"timer {instance}")
+
+        @one.task(on_leader=True)
+        async def task() -> None:
+            assert one.is_leader()
+            ran.append(f"task {instance}")
+
+        return one
+
+    one, other = worker("0"), worker("1")
+    async with running(one, other):
+        await until(lambda: one.is_leader() != other.is_leader())
+        leader, follower = (one, other) if one.is_leader() else (other, one)
+        ran.clear()
+        await until(lambda: len(ran) > 3)
+        assert len(set(ran)) == 1
+        await leader.stop()
+        assert not leader.is_leader()
+        await until(follower.is_leader)
+        ran.clear()
+        await until(lambda: f"timer {follower.driver.instance}" in ran)
+        assert len(set(ran)) == 1
+    assert not any(each.crashed for each in (one, other))
+    alone = worker("2")
+    async with running(alone):
+        await until(lambda: "task 2" in ran)
+
+
+async def test_signals_tell_of_partitions(bootstrap: str, prefix: str) -> None:
+    create(bootstrap, f"{prefix}in", partitions=2)
+    one, told = reading(prefix, bootstrap), []
+
+    @one.on_partitions_assigned.connect
+    async def assigned(app: Any, partitions: Any, **_: Any) -> None:
+        assert app.rebalancing
+        told.append(("assigned", len(partitions)))
+
+    @one.on_partitions_revoked.connect
+    async def revoked(app: Any, partitions: Any, **_: Any) -> None:
+        assert app.rebalancing
+        told.append(("revoked", len(partitions)))
+
+    @one.on_rebalance_complete.connect
+    async def complete(app: Any, **_: Any) -> None:
+        assert not app.rebalancing
+        told.append(("complete", app.rebalancing_count))
+
+    async with running(one):
+        await until(lambda: len(told) == 2)
+        async with running(reading(prefix, bootstrap, instance="1")):
+            await until(lambda: len(told) == 5)
+    assert told[:2] == [("assigned", 2), ("complete", 1)]
+    assert told[2:5] == [("revoked", 2), ("assigned", 1), ("complete", 2)]
+
+
+@pytest.mark.parametrize("signal_name", ["on_partitions_assigned", "on_partitions_revoked"])
+async def test_a_handler_that_fails_ends_the_worker(
+    bootstrap: str, prefix: str, signal_name: str
+) -> None:
+    create(bootstrap, f"{prefix}in", partitions=2)
+    one = reading(prefix, bootstrap)
+
+    @getattr(one, signal_name).connect
+    async def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("in a handler")
+
+    async with running(one, ready=False):
+        if signal_name == "on_partitions_revoked":
+            await until(lambda: one.consumer.ready)
+            async with running(reading(prefix, bootstrap, instance="1"), ready=False):
+                await until(lambda: one.failure or one.crashed)
+        else:
+            await until(lambda: one.failure or one.crashed)
+    assert str(one.failure or one.crash_reason) == "in a handler"
+
+
+async def test_pages_of_functions_and_views_send_at_once(bootstrap: str, prefix: str) -> None:
+    create(bootstrap, f"{prefix}in", f"{prefix}out")
+    port = free_port()
+    one = App(
+        f"{prefix}web",
+        driver=streaming.DriverConfig(instance="0", bootstrap=bootstrap),
+        topic_partitions=1,
+        web_enabled=True,
+        web_bind="127.0.0.1",
+        web_port=port,
+    )
+    out = one.topic(f"{prefix}out", value_codec=Number())
+
+    @one.agent(one.topic(f"{prefix}in", value_codec=Number()), name="idle")
+    async def idle(stream: Any) -> None:
+        async for _ in stream:
+            pass
+
+    @one.page("/function/{number}/")
+    async def function(web: Any, request: Any, number: str) -> Any:
+        await (await out.send(value=int(number)))
+        return web.json({"sent": number})
+
+    @one.page("/view/")
+    class Counted(faust.web.View):
+        async def post(self, request: Any) -> Any:
+            await (await out.send(value=len(await request.read())))
+            return self.json({})
+
+    async with running(one), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+        async with client.get("/function/7/") as answer:
+            assert await answer.json() == {"sent": "7"}
+        async with client.post("/view/", data=b"123") as answer:
+            assert answer.status == 200
+        assert values(bootstrap, f"{prefix}out") == [b"7", b"3"]
+
+
+async def test_a_topic_that_is_read_too_late_is_refused(bootstrap: str, prefix: str) -> None:
+    create(bootstrap, f"{prefix}in", f"{prefix}late")
+    one = reading(prefix, bootstrap)
+    async with running(one):
+        late = one.topic(f"{prefix}late", value_codec=Number())
+        with pytest.raises(streaming.Misuse, match="joined its group"):
+            late.stream()
+        with pytest.raises(streaming.Unsupported, match="of a topic"):
+            one.stream([1, 2, 3])
+
+
+async def test_a_producer_alone(bootstrap: str, prefix: str) -> None:
+    create(bootstrap, f"{prefix}out")
+    one = app(f"{prefix}producer", bootstrap)
+    one.producer_only = True
+    async with running(one, ready=False):
+        with streaming.outside():
+            await (await one.topic(f"{prefix}out", value_codec=Number()).send(value=1))
+    assert values(bootstrap, f"{prefix}out") == [b"1"]
+
+
+# -- Faust's command line -------------------------------------------------------------------------
+
+PROGRAM = """
+    import os, streaming
+
+    app = streaming.App(
+        os.environ["NAME"],
+        driver=streaming.DriverConfig(instance="0", bootstrap=os.environ["BOOTSTRAP"]),
+        topic_partitions=1,
+    )
+    words = app.topic(os.environ["NAME"] + ".in", value_type=str, value_serializer="raw")
+    counts = app.Table("counts", default=int, partitions=1)
+    said = app.topic(os.environ["NAME"] + ".out", key_type=str, value_type=int)
+
+    @app.agent(words)
+    async def count(stream):
+        async for word in stream:
+            counts[word] += 1
+            await said.send(key=word, value=counts[word])
+
+    @app.command()
+    async def hello():
+        print("hello")
+
+    if __name__ == "__main__":
+        app.main()
+"""
+
+
+def test_main_is_fausts_command_line(bootstrap: str, prefix: str, tmp_path: Path) -> None:
+    create(bootstrap, f"{prefix}.in", f"{prefix}.out")
+    write(bootstrap, f"{prefix}.in", [(b"k", word.encode()) for word in ("a", "b", "a")])
+    (tmp_path / "counting.py").write_text(textwrap.dedent(PROGRAM))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "NAME": prefix,
+        "BOOTSTRAP": bootstrap,
+        "WEB_PORT": str(free_port()),
+    }
+    command = [sys.executable, "counting.py"]
+    with (tmp_path / "worker.log").open("wb") as log:
+        worker = subprocess.Popen(
+            [*command, "worker", "--without-web"],
+            env=environment, cwd=tmp_path, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: len(values(bootstrap, f"{prefix}.out")) == 3)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+    written = [(m.key(), m.value()) for m in read(bootstrap, f"{prefix}.out")]
+    assert written == [(b"a", b"1"), (b"b", b"1"), (b"a", b"2")]
+    said = subprocess.run(
+        [*command, "hello"],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert said.stdout == "hello\n"
+
+
+# -- what is declared and would do nothing --------------------------------------------------------
+
+
+async def nothing(*_: Any) -> None: ...
+
+
+TABLE_OPTIONS: dict[str, Any] = {
+    "store": "rocksdb://",
+    "options": {"x": 1},
+    "schema": faust.Schema(),
+    "on_recover": nothing,
+    "recover_callbacks": {nothing},
+    "on_changelog_event": nothing,
+    "on_window_close": nothing,
+    "window": faust.windows.TumblingWindow(10),
+    "recovery_buffer_size": 10,
+    "standby_buffer_size": 10,
+    "use_partitioner": True,
+    "is_global": True,
+    "synchronize_all_active_partitions": True,
+}
+
+
+@pytest.mark.parametrize("option", TABLE_OPTIONS)
+def test_an_option_of_a_table_that_would_do_nothing_is_refused(option: str) -> None:
+    one = app("declared", "127.0.0.1:1")
+    with pytest.raises(streaming.Unsupported, match="table rows"):
+        one.Table("rows", **{option: TABLE_OPTIONS[option]})
+
+
+class OtherRouter(Router):
+    pass
+
+
+SETTINGS: dict[str, Any] = {
+    "store": "rocksdb://",
+    "broker": "kafka://elsewhere",
+    "broker_credentials": faust.SASLCredentials(username="u", password="hidden"),
+    "consumer_auto_offset_reset": "latest",
+    "stream_buffer_maxsize": 7,
+    "table_standby_replicas": 2,
+    "topic_disable_leader": False,
+    "Stream": faust.Stream,
+    "Router": OtherRouter,
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("how", ["option", "source", "assigned"])
+@pytest.mark.filterwarnings("ignore::faust.exceptions.AlreadyConfiguredWarning")
+async def test_a_setting_that_would_do_nothing_is_refused(name: str, how: str) -> None:
+    driver = streaming.DriverConfig(instance="0", bootstrap="127.0.0.1:1")
+    given = {name: SETTINGS[name]}
+    one = App("settings", driver=driver, **(given if how == "option" else {}))
+    if how == "source":
+        one.config_from_object(given)
+    if how == "assigned":
+        setattr(one.conf, name, given[name])
+    with pytest.raises(streaming.Unsupported) as caught:
+        await one.on_start()
+    assert name in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_setting_of_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROKER_SESSION_TIMEOUT", "7")
+    one = app("settings", "127.0.0.1:1")
+    with pytest.raises(streaming.Unsupported, match=r"DriverConfig\.session_timeout_s"):
+        one.topic("numbers")
+
+
+def test_what_is_so_anyway_may_be_asked_for() -> None:
+    driver = streaming.DriverConfig(instance="0", bootstrap="127.0.0.1:1")
+    one = App("settings", driver=driver, processing_guarantee="exactly_once", store="memory://")
+    assert not one.in_transaction
+    assert one.topic("numbers").get_topic_name() == "numbers"
+
+
+def test_every_setting_is_on_one_list() -> None:
+    lists = [set(faust_settings.REPLACED), set(faust_settings.KEPT), set(faust_settings.CLASSES)]
+    assert sum(map(len, lists)) == len(set.union(*lists))
+    assert set.union(*lists) == streaming.App.Settings.setting_names()
+
+
+@pytest.mark.parametrize(
+    "declare",
+    [
+        lambda one: one.topic("t", acks=False),
+        lambda one: one.topic("t", maxsize=10),
+        lambda one: one.agent(one.topic("t"), supervisor_strategy=OneForOneSupervisor),
+        lambda one: one.agent([1, 2, 3]),
+        lambda one: one.sensors.add(faust.Monitor()),
+        lambda one: one.on_produce_message.connect(nothing),
+        lambda one: one.router,
+        lambda _: App(
+            "x",
+            driver=streaming.DriverConfig(instance="0", bootstrap="b:1"),
+            monitor=faust.Monitor(),
+        ),
+    ],
+)
+def test_a_declaration_that_would_do_nothing_is_refused(declare: Any) -> None:
+    with pytest.raises(streaming.Unsupported) as caught:
+        declare(app("declared", "127.0.0.1:1"))
+    assert len(str(caught.value)) > 20
