@@ -78,6 +78,7 @@ class Stream(faust.Stream[Any]):
         except StopAsyncIteration:  # thrown into the queue when the agent is cancelled
             return None
         batch: Batch = event.value
+        batch.key = RAW  # another agent, of another key type, may have read it before
         self.batch = batch
         enter(batch)
         # faust.current_event() calls it as it would a weak reference

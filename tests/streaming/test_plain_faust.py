@@ -91,6 +91,30 @@ async def test_models_keys_and_rows_of_their_types(bootstrap: str, prefix: str) 
     assert rows(bootstrap, f"{prefix}types-totals-changelog") == {(0, b"7"): b"10"}
 
 
+@pytest.mark.parametrize("first", ["typed", "plain"])
+async def test_agents_of_one_topic_see_keys_as_each_declared_them(
+    bootstrap: str, prefix: str, first: str
+) -> None:
+    create(bootstrap, f"{prefix}in")
+    one, seen = app(f"{prefix}{first}", bootstrap), {"typed": [], "plain": []}
+    types: dict[str, dict[str, Any]] = {"typed": {"key_type": int}, "plain": {}}
+
+    def declare(name: str) -> None:
+        source = one.topic(f"{prefix}in", value_codec=Number(), **types[name])
+
+        @one.agent(source, name=name)
+        async def agent(stream: Any) -> None:
+            async for event in stream.events():
+                seen[name].append(event.key)
+
+    for name in sorted(types, key=lambda name: name != first):
+        declare(name)
+    write(bootstrap, f"{prefix}in", [(b"%d" % n, b"1") for n in (1, 2, 3)])
+    async with running(one):
+        await until(lambda: all(len(keys) == 3 for keys in seen.values()) or one.failure)
+    assert seen == {"typed": [1, 2, 3], "plain": [b"1", b"2", b"3"]}
+
+
 async def test_keys_that_could_be_the_same_bytes_are_refused(bootstrap: str, prefix: str) -> None:
     create(bootstrap, f"{prefix}in")
     one, said = app(f"{prefix}keys", bootstrap), []
