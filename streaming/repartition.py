@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import re
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from decimal import Decimal
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
+import faust
 from faust.exceptions import Skip
 from faust.types.models import FieldDescriptorT
 from mode.utils.futures import maybe_async
 
 from streaming.context import running_batch
 from streaming.errors import Misuse, Unsupported
+from streaming.topics import key_bytes
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,7 +39,22 @@ class Repartition:
         self.source_topic = source.channel.get_topic_name()
         # at the source they decide what is written, and under which key; behind it what the body sees
         self.processors = tuple(source._processors)
-        channel = source.channel.clone(topics=[topic], is_iterator=True, internal=False)
+        kind, serializer = _key_type(key)
+        schema: Any = faust.Schema(
+            key_type=kind,
+            key_serializer=serializer,
+            value_type=source.channel.schema.value_type,
+            value_serializer=source.channel.schema.value_serializer,
+            allow_empty=source.channel.schema.allow_empty,
+        )
+        channel = source.channel.clone(
+            topics=[topic],
+            is_iterator=True,
+            internal=False,
+            schema=schema,
+            key_type=kind,
+            key_serializer=serializer,
+        )
         source.app.topics.add(channel)
         grouped: Any = source.clone(
             channel=channel,
@@ -98,6 +117,8 @@ class Repartition:
                 f"group_by into {self.topic}: a value's new key is None, so it belongs to no partition; "
                 f"filter such values before group_by"
             )
+        if not isinstance(key, (bytes, str)):
+            key = key_bytes(key, self.source.app.serializers, None, "json")
         self.grouped.channel.put(
             key=key,
             value=record.value(),
@@ -109,6 +130,22 @@ class Repartition:
         if isinstance(self.key, FieldDescriptorT):
             return self.key.getattr(value)
         return await maybe_async(self.key(value))
+
+
+def _key_type(key: Any) -> tuple[Any, str]:
+    """Type and serializer of the new keys as they are read: of a simple field its own, else they are bytes.
+
+    As they are written: bytes and text as they are, anything else as JSON.
+    """
+    kind = key.type if isinstance(key, FieldDescriptorT) else None
+    if len(some := set(get_args(kind)) - {NoneType}) == 1 and get_origin(kind) in {
+        Union,
+        UnionType,
+    }:
+        [kind] = some  # None has no partition
+    if kind in (int, float, Decimal):
+        return kind, "json"
+    return (kind if kind in (str, bytes) else None), "raw"
 
 
 def regroup(stream: Stream, key: Any, name: str | None, topic: Any, partitions: int | None) -> Any:

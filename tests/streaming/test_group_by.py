@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import faust
@@ -94,6 +95,42 @@ async def test_values_headers_and_timestamps_pass_under_the_new_key(
     assert settings["retention.ms"] == "-1"
 
 
+class Typed(faust.Record, serializer="json"):
+    number: int
+    share: Decimal
+    maybe: int | None
+    text: str
+
+
+NEW_KEYS = {
+    "number": (Typed.number, 7, b"7"),
+    "share": (Typed.share, Decimal("1.50"), b'"1.50"'),
+    "maybe": (Typed.maybe, 8, b"8"),
+    "text": (Typed.text, "anna", b"anna"),
+    "function": (lambda value: value.number, b"7", b"7"),
+    "bytes": (lambda value: b"x", b"x", b"x"),
+    "string": (lambda value: value.text, b"anna", b"anna"),
+}
+
+
+@pytest.mark.parametrize("name", NEW_KEYS)
+@pytest.mark.parametrize("source", [{"key_type": int}, {"key_serializer": "json"}, {}])
+async def test_the_new_key_has_a_type_of_its_own(name: str, source: dict[str, Any]) -> None:
+    key, read_as, written = NEW_KEYS[name]
+    one, seen = app("typed", "127.0.0.1:1"), []
+
+    @one.agent(one.topic("payments", value_type=Typed, **source), name="a")
+    async def agent(stream: Any) -> None:
+        async for event in stream.group_by(key, name="n").events():
+            seen.append(event.key)
+
+    value = Typed(number=7, share=Decimal("1.50"), maybe=8, text="anna")
+    async with agent.test_context() as trial:
+        await trial.put(value, key=b"1")
+        assert [sent.key for sent in trial.sent] == [written]
+    assert seen == [read_as]
+
+
 # -- failures -------------------------------------------------------------------------------------
 
 
@@ -121,7 +158,7 @@ def none_for_13(number: int) -> bytes | None:
 
 
 def wrong_for_13(number: int) -> Any:
-    return 13 if number == 13 else b"k"
+    return object() if number == 13 else b"k"
 
 
 @pytest.mark.parametrize("key", [fails_at_13, none_for_13, wrong_for_13])
