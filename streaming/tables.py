@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from streaming.stores import Store
 
 DELETED: Any = object()
+TEXT, OTHER = "text", "other"  # kinds of keys: bytes and text as they are, others as JSON
 CACHED = 50_000  # decoded rows kept per partition, where the codec says that rows are immutable
 
 
@@ -203,7 +204,8 @@ class Table(faust.Table[Any, Any]):
         self.held: dict[int, TablePartition] = {}
         self._dumps: Callable[[Any], bytes] | None = None
         self._loads: Callable[[bytes], Any] | None = None
-        self._keys: str | None = None  # "text" or "other", once one was seen
+        # which kind of keys it has, as declared, or once one was written
+        self._keys = None if self.key_type is None else _kind_of(self.key_type)
 
     def clone(self, **kwargs: Any) -> Any:
         return self
@@ -227,19 +229,28 @@ class Table(faust.Table[Any, Any]):
         return self._loads  # type: ignore[return-value]
 
     def row_key(self, key: Any) -> bytes:
-        """A key as its bytes. Raises Misuse for None, the driver's own key, and kinds that could collide."""
-        if type(key) is bytes:
-            data = key
+        """A key as its bytes, to look it up. Raises Misuse where it is None, the driver's, or maybe another's."""
+        if type(key) is bytes and key != POSITION_KEY:
+            return key
+        return self._key_bytes(key, self._keys)
+
+    def _written_key(self, key: Any) -> bytes:
+        """A key as its bytes, to write its row: all keys are of its kind from then on. Raises Misuse as `row_key`."""
+        data = self._key_bytes(key, self._keys)
+        self._keys = _kind_of(type(key))
+        return data
+
+    def _key_bytes(self, key: Any, kind: str | None) -> bytes:
+        if key is None:
+            raise Misuse(f"table {self.name}: a key can't be None")
+        if kind not in {None, _kind_of(type(key))}:
+            raise Misuse(
+                f"table {self.name}: {key!r} is a key of another kind than its others, or its key_type: as bytes two "
+                f"could be the same; keep text (or bytes) and others in tables of their own"
+            )
+        if isinstance(key, str):
+            data = key.encode()
         else:
-            kind = "text" if isinstance(key, (str, bytes)) else "other"
-            if self._keys not in {None, kind}:
-                raise Misuse(
-                    f"table {self.name}: {key!r} is a key of another kind than those before: as bytes they could "
-                    f"be the same; keep text and others in tables of their own"
-                )
-            if key is None:
-                raise Misuse(f"table {self.name}: a key can't be None")
-            self._keys = kind
             data = key_bytes(key, self.app.serializers, self.key_type, self.key_serializer) or b""
         if data == POSITION_KEY:
             raise Misuse(f"the key {POSITION_KEY!r} is reserved for the driver")
@@ -280,11 +291,11 @@ class Table(faust.Table[Any, Any]):
     def __setitem__(self, key: Any, value: Any) -> None:
         if value is None:
             raise Misuse(f"table {self.name}: a value can't be None; delete the key with del")
-        if type(key) is not bytes or key == POSITION_KEY:
-            key = self.row_key(key)
         batch = current_batch()
         if batch is None:
             raise Misuse(f"table {self.name}: rows change only in an agent, in its transaction")
+        if type(key) is not bytes or self._keys is not TEXT or key == POSITION_KEY:
+            key = self._written_key(key)
         part = self.held[batch.partition]
         part.overlay[key] = value
         batch.cycle.dirty[part] = None
@@ -297,6 +308,8 @@ class Table(faust.Table[Any, Any]):
         batch = current_batch()
         if batch is None:
             raise Misuse(f"table {self.name}: rows change only in an agent, in its transaction")
+        if self._keys is not TEXT and rows:
+            self._written_key(next(iter(rows)))
         part = self.held[batch.partition]
         # first: what is written of rows that fail midway must go, too
         batch.cycle.dirty[part] = None
@@ -376,6 +389,10 @@ class Table(faust.Table[Any, Any]):
 
     async def on_start(self) -> None:
         await self.changelog_topic.maybe_declare()
+
+
+def _kind_of(key_type: Any) -> str:
+    return TEXT if isinstance(key_type, type) and issubclass(key_type, (str, bytes)) else OTHER
 
 
 class TableManager(_TableManager):

@@ -81,13 +81,13 @@ def codec_of(
 
 
 def key_bytes(key: Any, registry: Any, kind: Any, serializer: Any) -> bytes | None:
-    """A record's key: bytes as they are, text as UTF-8, anything else by Faust's key serializer.
+    """A record's key: bytes as they are, anything else by its key serializer; text as UTF-8 where there is none.
 
     Raises Misuse where that one makes no bytes of it.
     """
     if key is None or isinstance(key, bytes):
         return key
-    if isinstance(key, str):
+    if isinstance(key, str) and (serializer or registry.key_serializer) in {None, "raw"}:
         return key.encode()
     data = registry.dumps_key(kind, key, serializer=serializer)
     if not isinstance(data, bytes):

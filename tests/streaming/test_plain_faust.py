@@ -115,27 +115,88 @@ async def test_agents_of_one_topic_see_keys_as_each_declared_them(
     assert seen == {"typed": [1, 2, 3], "plain": [b"1", b"2", b"3"]}
 
 
-async def test_keys_that_could_be_the_same_bytes_are_refused(bootstrap: str, prefix: str) -> None:
+@pytest.mark.parametrize("where", ["topic", "app"])
+async def test_text_keys_are_read_as_they_were_written(
+    bootstrap: str, prefix: str, where: str
+) -> None:
     create(bootstrap, f"{prefix}in")
-    one, said = app(f"{prefix}keys", bootstrap), []
+    driver = streaming.DriverConfig(instance="0", bootstrap=bootstrap)
+    serializer = {"key_serializer": "json"}
+    one = App(f"{prefix}{where}", driver=driver, **(serializer if where == "app" else {}))
+    seen: list[Any] = []
+    options = serializer if where == "topic" else {}
+    source = one.topic(f"{prefix}in", key_type=str, value_codec=Number(), **options)
     table = one.Table("rows", default=int, partitions=1)
 
-    @one.agent(one.topic(f"{prefix}in", value_codec=Number()))
+    @one.agent(source)
     async def agent(stream: Any) -> None:
-        async for value in stream:
-            table[value] += 1
-            for key in (str(value), None):
-                with pytest.raises(streaming.Misuse) as caught:
-                    table[key] += 1
-                said.append(str(caught.value))
+        async for event in stream.events():
+            seen.append(event.key)
+            table[event.key] += 1
+            if event.value < 2:
+                await source.send(key=event.key, value=event.value + 1)
 
-    write(bootstrap, f"{prefix}in", [(b"k", b"7")])
+    write(bootstrap, f"{prefix}in", [(b'"anna"', b"1")])
     async with running(one):
-        await until(lambda: len(said) == 2 or one.failure)
-        with pytest.raises(streaming.Misuse):
-            table.partition(0).get("7")
-    assert "another kind" in said[0]
-    assert "None" in said[1]
+        await until(lambda: len(seen) == 2 or one.failure)
+        await until(lambda: table.partition(0).get("anna") == 2)
+    assert seen == ["anna", "anna"]
+    assert [message.key() for message in read(bootstrap, f"{prefix}in")] == [b'"anna"'] * 2
+    assert rows(bootstrap, f"{prefix}{where}-rows-changelog") == {(0, b"anna"): b"2"}
+
+
+@pytest.mark.parametrize(
+    ("first", "others"),
+    [(7, ("7", b"7")), ("7", (7,)), (b"7", (7,)), (None, ())],
+)
+async def test_keys_that_could_be_the_same_bytes_are_refused(first: Any, others: Any) -> None:
+    """Of what was written, not of what was only looked for, or could not be written."""
+    one = app("keys", "127.0.0.1:1")
+    table = one.Table("rows", default=int, partitions=1)
+
+    @one.agent(one.topic("numbers", value_codec=Number()))
+    async def agent(stream: Any) -> None:
+        async for _ in stream:
+            for key in (7, "7", b"7"):
+                assert table.get(key, 0) == 0
+                assert key not in table
+            with pytest.raises(TypeError):
+                table[object()] = 1
+            with pytest.raises(streaming.Misuse, match="None"):
+                table[None] = 1
+            if first is not None:
+                table[first] += 1
+            for key in others:
+                with pytest.raises(streaming.Misuse, match="another kind"):
+                    table[key] = 1
+
+    async with agent.test_context() as trial:
+        for key in ("7", 7):
+            assert table.partition(0).get(key) is None
+        await trial.put(1)
+        if first is not None:
+            assert table.partition(0).get(first) == 1
+            with pytest.raises(streaming.Misuse, match="another kind"):
+                table.partition(0).get("7" if first == 7 else 7)
+
+
+async def test_a_tables_key_type_says_which_keys_it_has() -> None:
+    one = app("kinds", "127.0.0.1:1")
+    numbers = one.Table("numbers", key_type=int, partitions=1)
+    texts = one.Table("texts", key_type=str, partitions=1)
+
+    @one.agent(one.topic("numbers", value_codec=Number()))
+    async def agent(stream: Any) -> None:
+        async for _ in stream:
+            for table, key in ((numbers, "7"), (numbers, b"7"), (texts, 7)):
+                with pytest.raises(streaming.Misuse, match="key_type"):
+                    table[key] = 1
+            with pytest.raises(streaming.Misuse, match="key_type"):
+                numbers.change({"7": 1})
+            numbers[7] = texts["7"] = texts[b"8"] = 1
+
+    async with agent.test_context() as trial:
+        await trial.put(1)
 
 
 async def test_what_a_serializer_makes_no_bytes_of_is_said(bootstrap: str, prefix: str) -> None:
