@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import os
@@ -92,6 +93,7 @@ class App(faust.App):
         self.sensors = Sensors(self)
         self._policies: dict[str, tuple[Policy, bool]] = {}  # and whether it was given
         self.repartitions: dict[str, Repartition] = {}  # by topic
+        self.tasks_begun = asyncio.Event()
 
     def _load_settings(self, *, silent: bool = False) -> Any:
         conf = super()._load_settings(silent=silent)
@@ -101,6 +103,10 @@ class App(faust.App):
     async def on_start(self) -> None:
         faust_settings.check(self.conf.id, self.conf, self._ours)  # they may be assigned until now
         await super().on_start()
+
+    async def on_started_init_extra_tasks(self) -> None:
+        await super().on_started_init_extra_tasks()
+        self.tasks_begun.set()
 
     @property
     def positions_topic(self) -> str:

@@ -49,7 +49,7 @@ from streaming.tables import TablePartition, TableView
 from streaming.writer import OUTAGE_S, Writer, breaks_transaction, is_outage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,7 @@ class Consumer(Service, ConsumerT):
         self._held: held.Held | None = None
         self._state: State | None = None  # once subscribed
         self._assignment: Assignment | None = None
+        self._telling: asyncio.Task[None] | None = None  # that partitions are revoked
         self._group: Any = None  # its metadata as of the last poll
         self._subscribed = self._ending = False
         self.joined = asyncio.Event()  # what the group gave us first is restored and read
@@ -138,10 +139,19 @@ class Consumer(Service, ConsumerT):
         admin, consumer = self._admin, self._consumer
         assert admin is not None
         assert consumer is not None
-        read = set(topics) & set(self.app.topics.acking_topics)
         try:
+            if await self.wait_for_stopped(self.app.tasks_begun):
+                return
+            await asyncio.sleep(0)  # up to where they first wait: they may read, too
             await self.wait_for_readers(self.app.agents)
-            self.sources = names = tuple(sorted(read | set(self.app.repartitions)))
+            # all that are known now: from here on the conductor refuses others
+            self.sources = names = self._sources()
+            if not names:
+                self._reads_nothing()
+                return
+            for channel in list(self.app.topics):
+                if channel.internal:
+                    await channel.maybe_declare()
             prepared = await self._call(prepare, self.app, admin, names)
         except Exception as exc:  # noqa: BLE001 - ends the process
             self.app.fail_stop(exc)
@@ -157,6 +167,21 @@ class Consumer(Service, ConsumerT):
         )
         self.add_future(self._run_cycles())
         self.add_future(self._watch_held())
+
+    def _sources(self) -> tuple[str, ...]:
+        read = {name for channel in self.app.topics if channel.acks for name in channel.topics}
+        return tuple(sorted(read | set(self.app.repartitions)))
+
+    def _reads_nothing(self) -> None:
+        """An app of timers, tasks and pages: it joins no group and holds no partition. Raises Misuse."""
+        if self.app.tables:
+            raise Misuse(
+                f"{self.app_id} has tables ({', '.join(self.app.tables)}) and reads no topic: rows change only in an "
+                f"agent; declare one, or leave the tables out"
+            )
+        metrics.READY.labels(self.app_id).set(1)
+        self.joined.set()
+        log.info("%s: ready, it reads no topic", self.app_id)
 
     async def wait_for_readers(self, agents: Mapping[str, Any]) -> None:
         """Until all agents (by name) read: before that their bodies may add a source by group_by. Raises Misuse."""
@@ -193,30 +218,45 @@ class Consumer(Service, ConsumerT):
         done = threading.Event()
 
         def drop() -> None:
-            self._drop_assignment()
-            if assignment is None or self._ending:  # while it stops nobody is told, as in Faust
-                done.set()
-                return
-            # before others get the partitions
-            told = self._tell(self.app.on_partitions_revoked, set(assignment.tps))
-            self.loop.create_task(told).add_done_callback(lambda _: done.set())
+            telling = None
+            try:
+                self._drop_assignment()
+                # while it stops nobody is told, as in Faust
+                if assignment is not None and assignment.told is not None and not self._ending:
+                    telling = self.loop.create_task(self._tell_revoked(assignment))
+                    telling.add_done_callback(lambda _: done.set())
+            except Exception as exc:  # noqa: BLE001 - ends the process
+                self.app.fail_stop(exc)
+            finally:
+                self._telling = telling  # asyncio keeps no task by itself
+                if telling is None:
+                    done.set()
 
         self.loop.call_soon_threadsafe(drop)
         # also while we stop: what was read must not be worked on once its state is gone
         while not done.wait(1) and self.loop.is_running():
             pass
 
-    async def _tell(self, signal: Any, *args: Any) -> None:
-        """Call the handlers of one of the app's signals. One that fails, or does not end, ends the process."""
+    async def _tell_revoked(self, assignment: Assignment) -> None:
+        """Before others get the partitions, and once those who were told of them are done with that."""
+        assert assignment.told is not None
+        await self._tell(self.app.on_partitions_assigned, assignment.told.wait)
+        revoked = self.app.on_partitions_revoked
+        await self._tell(revoked, lambda: revoked.send(set(assignment.tps)))
+
+    async def _tell(self, signal: Any, handlers: Callable[[], Awaitable[Any]]) -> None:
+        """Wait for the handlers of one of the app's signals. One that fails, or does not end, ends the process."""
+        limit_s = self.driver.cycle_timeout_s
         try:
-            async with asyncio.timeout(self.driver.cycle_timeout_s):
-                await signal.send(*args)
-        except TimeoutError:
-            self.app.fail_stop(
-                Stuck(
-                    f"{self.app_id}: a handler of {signal.name} took more than {self.driver.cycle_timeout_s} s"
-                )
-            )
+            try:
+                async with asyncio.timeout(limit_s) as limit:
+                    await handlers()
+            except TimeoutError as exc:
+                if not limit.expired():  # the handler's own
+                    raise
+                raise Stuck(
+                    f"{self.app_id}: a handler of {signal.name} took more than {limit_s} s"
+                ) from exc
         except Exception as exc:  # noqa: BLE001 - ends the process
             self.app.fail_stop(exc)
 
@@ -251,7 +291,11 @@ class Consumer(Service, ConsumerT):
                 for partition in assignment.partitions:
                     store = state.store(table.name, partition)
                     table.held[partition] = TablePartition(table, partition, store)
-            await self._on_assigned(set(assignment.tps), self.app.consumer_generation_id + 1)
+            assignment.told = asyncio.Event()
+            try:
+                await self._on_assigned(set(assignment.tps), self.app.consumer_generation_id + 1)
+            finally:
+                assignment.told.set()
             assignment.token.check()
             await self._call(self._begin_reading, assignment)
             assignment.token.check()
@@ -272,7 +316,7 @@ class Consumer(Service, ConsumerT):
             "%s: ready with partitions %s, %d records restored in %.2f s",
             self.app_id, sorted(assignment.partitions), count, seconds,
         )  # fmt: skip
-        await self._tell(self.app.on_rebalance_complete)
+        await self._tell(self.app.on_rebalance_complete, self.app.on_rebalance_complete.send)
 
     def _tell_watchers(self) -> None:
         """They may look until they are told that it is revoked, which it may be by now."""
@@ -306,14 +350,16 @@ class Consumer(Service, ConsumerT):
 
     @property
     def ready(self) -> bool:
-        """True once what the group gave us, be it nothing, is restored and read."""
+        """True once what the group gave us, be it nothing, is restored and read; where nothing is read at once."""
+        if self.sources == ():
+            return True
         assignment = self._assignment
         return assignment is not None and assignment.installed
 
     @property
     def last_poll_s(self) -> float:
-        """When the group's consumer last polled, `time.monotonic` seconds."""
-        return self._last_poll_s
+        """When the group's consumer last polled, `time.monotonic` seconds; now where it has nothing to poll."""
+        return time.monotonic() if self.sources == () else self._last_poll_s
 
     def restoring(self, partition: int) -> bool:
         """True while this process has the partition number but not yet its state."""

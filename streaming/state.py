@@ -8,6 +8,7 @@ restored for an assignment that is over meanwhile is never used: its `Token` say
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -48,6 +49,7 @@ class Assignment:
     token: Token = field(default_factory=lambda: Token(threading.Event()))
     offsets: dict[TP, int] = field(default_factory=dict)  # to read from, once restored
     installed: bool = False
+    told: asyncio.Event | None = None  # once the app was told of it; set when its handlers are done
 
     def __post_init__(self) -> None:
         self.partitions = frozenset(tp.partition for tp in self.tps)
