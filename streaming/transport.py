@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from typing import Any
 
@@ -19,6 +20,11 @@ from mode.utils.times import want_seconds
 from streaming.admin import Admin
 from streaming.consumer import Consumer
 from streaming.errors import Misuse
+
+log = logging.getLogger(__name__)
+
+DELIVERY_S = 30  # after which a record that was sent outside of agents is given up
+FLUSH_S = DELIVERY_S
 
 
 class Conductor(_Conductor):
@@ -66,7 +72,7 @@ class Producer(_Producer):
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
                 "linger.ms": 2,
-                "delivery.timeout.ms": 30_000,
+                "delivery.timeout.ms": DELIVERY_S * 1000,
             }
         )
         self._thread = threading.Thread(target=self._poll, name="outside-producer", daemon=True)
@@ -120,18 +126,30 @@ class Producer(_Producer):
 
         where = -1 if partition is None else partition
         listed = list(headers.items()) if isinstance(headers, dict) else list(headers or ())
-        client.produce(
-            topic, value, key, where, delivered, None, int((timestamp or 0) * 1000), listed
-        )
-        return future
+        at_ms = int((timestamp or 0) * 1000)
+        while True:
+            try:
+                client.produce(topic, value, key, where, delivered, None, at_ms, listed)
+            except BufferError:  # librdkafka's queue is full: the broker is slower than we are
+                await asyncio.sleep(0.01)
+            else:
+                return future
 
     async def send_and_wait(self, *args: Any, **kw: Any) -> RecordMetadata:
         metadata: RecordMetadata = await (await self.send(*args, **kw))
         return metadata
 
     async def flush(self) -> None:
-        if self._producer_client is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._producer_client.flush, 10)
+        """Wait until all that was sent is there, or was given up."""
+        client = self._producer_client
+        if client is None:
+            return
+        left = await asyncio.get_running_loop().run_in_executor(None, client.flush, FLUSH_S)
+        if left:
+            log.error(
+                "%s: %d records that were sent outside of agents may be lost: no broker has taken them",
+                self.transport.app.conf.id, left,
+            )  # fmt: skip
 
     async def create_topic(
         self,

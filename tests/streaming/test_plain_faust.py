@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -18,12 +21,14 @@ from mode.supervisors import OneForOneSupervisor
 
 import streaming
 from deploy.local.processes import free_port
-from streaming import faust_settings
+from streaming import faust_settings, transport
+from streaming.state import State
 from tests.streaming.kit import (
     ROOT,
     App,
     Number,
     app,
+    committed,
     create,
     read,
     rows,
@@ -353,6 +358,63 @@ async def test_a_handler_that_fails_ends_the_worker(
     assert str(one.failure or one.crash_reason) == "in a handler"
 
 
+async def test_who_is_told_of_a_revocation_was_told_of_the_assignment(
+    bootstrap: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And had the time to do what it does of it."""
+    create(bootstrap, f"{prefix}in", partitions=2)
+    one, told, restoring = reading(prefix, bootstrap), [], threading.Event()
+
+    def slow(*args: Any, restore: Any = State.restore) -> Any:
+        if not restoring.is_set():
+            restoring.set()
+            time.sleep(3)  # the other one joins meanwhile
+        return restore(*args)
+
+    @one.on_partitions_assigned.connect
+    async def assigned(app: Any, partitions: Any, **_: Any) -> None:
+        told.append(("begins", len(partitions)))
+        await asyncio.sleep(3)
+        told.append(("assigned", len(partitions)))
+
+    @one.on_partitions_revoked.connect
+    async def revoked(app: Any, partitions: Any, **_: Any) -> None:
+        told.append(("revoked", len(partitions)))
+
+    monkeypatch.setattr(State, "restore", slow)
+    async with running(one, ready=False):
+        await until(restoring.is_set)
+        async with running(reading(prefix, bootstrap, instance="1"), ready=False):
+            await until(lambda: told or one.failure)
+        await until(lambda: len(told) == 5 or one.failure)
+    assert told[0] == ("begins", 1)  # of the two before it nobody was told
+    assert told[1:4] == [("assigned", 1), ("revoked", 1), ("begins", 2)]
+
+
+@pytest.mark.parametrize("error", [TimeoutError("its own"), RuntimeError("in a watcher")])
+async def test_what_fails_when_partitions_are_revoked_ends_the_worker(
+    bootstrap: str, prefix: str, error: Exception
+) -> None:
+    create(bootstrap, f"{prefix}in", partitions=2)
+    one = reading(prefix, bootstrap)
+
+    async def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    def forgets() -> None:
+        del one.consumer._drop_assignment  # once
+        raise error
+
+    async with running(one):
+        if isinstance(error, TimeoutError):
+            one.on_partitions_revoked.connect(fails)
+        else:
+            one.consumer._drop_assignment = forgets
+        async with running(reading(prefix, bootstrap, instance="1"), ready=False):
+            await until(lambda: one.failure)
+    assert one.failure is error
+
+
 async def test_pages_of_functions_and_views_send_at_once(bootstrap: str, prefix: str) -> None:
     create(bootstrap, f"{prefix}in", f"{prefix}out")
     port = free_port()
@@ -401,6 +463,62 @@ async def test_a_topic_that_is_read_too_late_is_refused(bootstrap: str, prefix: 
             one.stream([1, 2, 3])
 
 
+async def test_a_topic_that_is_added_while_agents_begin_is_read(
+    bootstrap: str, prefix: str
+) -> None:
+    create(bootstrap, f"{prefix}in", f"{prefix}more")
+    one, seen = app(f"{prefix}adds", bootstrap), []
+    more = one.topic(f"{prefix}more", value_codec=Number())
+
+    @one.agent(one.topic(f"{prefix}in", value_codec=Number()))
+    async def late(stream: Any) -> None:
+        await asyncio.sleep(1)
+        async for _ in stream:
+            pass
+
+    @one.task
+    async def task() -> None:
+        await asyncio.sleep(0.5)
+        async for value in more.stream():
+            seen.append(value)
+
+    write(bootstrap, f"{prefix}more", [(b"k", b"7")])
+    async with running(one):
+        await until(lambda: seen == [7] or one.failure or one.crashed)
+    assert seen == [7]
+
+
+async def test_an_app_that_reads_nothing(bootstrap: str, prefix: str) -> None:
+    create(bootstrap, f"{prefix}out", f"{prefix}late")
+    one = app(f"{prefix}timer", bootstrap)
+    out = one.topic(f"{prefix}out", value_codec=Number())
+
+    @one.timer(0.05)
+    async def timer() -> None:
+        await out.send(value=1)
+
+    @one.timer(0.05, on_leader=True)
+    async def never() -> None:
+        await out.send(value=2)
+
+    async with running(one):
+        await until(lambda: len(values(bootstrap, f"{prefix}out")) > 3 or one.failure)
+        assert not any((one.is_leader(), one.rebalancing, one.failure, one.crashed))
+        with pytest.raises(streaming.Misuse, match="joined its group"):
+            one.topic(f"{prefix}late").stream()
+    assert set(values(bootstrap, f"{prefix}out")) == {b"1"}
+    assert committed(bootstrap, f"{prefix}timer", f"{prefix}out") < 0
+
+
+async def test_tables_without_an_agent_are_refused(bootstrap: str, prefix: str) -> None:
+    one = app(f"{prefix}tables", bootstrap)
+    one.Table("rows", partitions=1)
+    async with running(one, ready=False):
+        await until(lambda: one.failure)
+    assert isinstance(one.failure, streaming.Misuse)
+    assert "rows" in str(one.failure)
+
+
 async def test_a_producer_alone(bootstrap: str, prefix: str) -> None:
     create(bootstrap, f"{prefix}out")
     one = app(f"{prefix}producer", bootstrap)
@@ -409,6 +527,31 @@ async def test_a_producer_alone(bootstrap: str, prefix: str) -> None:
         with streaming.outside():
             await (await one.topic(f"{prefix}out", value_codec=Number()).send(value=1))
     assert values(bootstrap, f"{prefix}out") == [b"1"]
+
+
+async def test_sends_outside_of_agents_wait_for_room(bootstrap: str, prefix: str) -> None:
+    create(bootstrap, f"{prefix}out")
+    one = app(f"{prefix}many", bootstrap, kafka={"queue.buffering.max.messages": 10})
+    one.producer_only = True
+    out = one.topic(f"{prefix}out", value_codec=Number())
+    async with running(one, ready=False):
+        with streaming.outside():
+            for sent in [await out.send(value=n) for n in range(200)]:
+                await sent
+    assert values(bootstrap, f"{prefix}out") == [b"%d" % n for n in range(200)]
+
+
+async def test_what_could_not_be_sent_is_said_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(transport, "FLUSH_S", 0.5)
+    one = app("unsent", "127.0.0.1:1")
+    one.producer_only = True
+    async with running(one, ready=False):
+        with streaming.outside():
+            for _ in range(3):
+                await one.topic("out", value_codec=Number()).send(value=1)
+    assert "unsent: 3 records" in caplog.text
 
 
 # -- Faust's command line -------------------------------------------------------------------------
