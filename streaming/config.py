@@ -29,12 +29,12 @@ class DriverConfig:
     state_dir: Path | None = None
     standby: bool = False
     static_membership: bool = False
-    batch_max: int = 2_000  # records per transaction, over all tasks
+    batch_max: int = 2_000  # records per transaction, over all tasks; fewer where agents take long
     poll_timeout_s: float = 0.1
     # shortest time between two transactions, for an app that nobody waits for: fewer and larger ones
     gather_s: float = 0.0
     session_timeout_s: float = 10.0
-    cycle_timeout_s: float = 8.0  # agents must be done with a batch within this
+    cycle_timeout_s: float = 8.0  # agents must go on to the next record within this
     transaction_timeout_s: float = (
         10.0  # longest time that a dead worker's open transaction delays others
     )

@@ -474,6 +474,7 @@ class Consumer(Service, ConsumerT):
 
     async def _run(self, cycle: Cycle) -> None:
         """Let the agents work. Their failure is the cycle's; raises Stuck when one does not come back."""
+        began_s = time.monotonic()
         try:
             await cycle.run(self.driver.cycle_timeout_s)
             cycle.encode()
@@ -484,6 +485,7 @@ class Consumer(Service, ConsumerT):
             raise
         finally:
             cycle.close()
+            self.intake.worked(cycle.record_count, time.monotonic() - began_s)
 
     async def _conclude(self, cycle: Cycle) -> Cycle | None:
         """Commit what the agents made of a cycle, or roll it back.

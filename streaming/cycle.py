@@ -12,6 +12,7 @@ share a table can never interleave on a partition of it, whatever they await.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict, deque
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -60,19 +61,30 @@ class Cycle:
         return batch
 
     async def run(self, timeout_s: float) -> None:
-        """Let the agents do all of it. Raises the first failure, Stuck when one does not come back."""
+        """Let the agents do all of it. Raises the first failure, Stuck where none goes on for `timeout_s`."""
         tasks = [task for task in self._todo.values() if task]
         self._running = len(tasks)
         for task in tasks:
             self._deliver_next(task)
         if self._running:
-            done, _ = await asyncio.wait({self._done}, timeout=timeout_s)
-            if not done:
-                raise Stuck(f"agents did not come back within {timeout_s} s: {self.batches}")
+            await self._end(timeout_s)
         if self.error is not None:
             raise self.error
         for say in self._last:
             say()
+
+    async def _end(self, timeout_s: float) -> None:
+        seen, moved_s = self._progress(), time.monotonic()
+        while not (await asyncio.wait({self._done}, timeout=timeout_s / 20))[0]:
+            now_s, progress = time.monotonic(), self._progress()
+            if progress != seen:
+                seen, moved_s = progress, now_s
+            elif now_s - moved_s >= timeout_s:
+                raise Stuck(f"agents did not go on within {timeout_s} s: {self.batches}")
+
+    def _progress(self) -> list[int | None]:
+        """Another one whenever an agent has gone on to another record or batch."""
+        return [*map(len, self._todo.values()), *(batch.pos for batch in self.batches)]
 
     def at_end(self, say: Callable[[], None]) -> None:
         """Call this once, when the agents have done all of the cycle's work, before it commits.

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CYCLE_S = 1.0
+FIRST_SIZE = 500  # while it is not known yet how long agents take
+
 
 class Intake:
     """`buffers` by source partition; `offsets`: next by task and topic, as committed; `paused` by back-pressure."""
@@ -42,6 +45,8 @@ class Intake:
         self.buffers: dict[TP, deque[Any]] = {}
         self.offsets: dict[int, dict[str, int]] = defaultdict(dict)
         self.paused: set[TP] = set()
+        # records that a cycle takes: what agents do in about CYCLE_S
+        self._size = min(FIRST_SIZE, driver.batch_max)
         self._ends: dict[TP, int] = {}  # where a source's log ended when all of it was read
 
     def begin(self, offsets: Mapping[TP, int]) -> None:
@@ -167,7 +172,7 @@ class Intake:
         if careful is not None:
             tp = min(ready, key=lambda tp: (tp not in careful.until, tp))
             return {tp: self._head(tp, careful.size)}
-        shares = fair_shares({tp: len(self.buffers[tp]) for tp in ready}, self.driver.batch_max)
+        shares = fair_shares({tp: len(self.buffers[tp]) for tp in ready}, self._size)
         return {tp: self._head(tp, share) for tp, share in shares.items()}
 
     def _head(self, tp: TP, count: int) -> list[Any]:
@@ -184,11 +189,21 @@ class Intake:
         }
         if sum(more.values()) < max(1, self.driver.batch_max // 2):
             return {}
-        shares = fair_shares(more, self.driver.batch_max)
+        shares = fair_shares(more, self._size)
         return {
             tp: list(islice(self.buffers[tp], start := taken.get(tp, 0), start + share))
             for tp, share in shares.items()
         }
+
+    def worked(self, count: int, took_s: float) -> None:
+        """How long the agents took for a cycle of so many records: the next ones are to take about CYCLE_S.
+
+        Nobody polls meanwhile: longer than max.poll.interval.ms, and the group would have given the partitions away.
+        """
+        if took_s > CYCLE_S:
+            self._size = max(1, int(count * CYCLE_S / took_s))
+        elif took_s < CYCLE_S / 2 and count >= self._size:
+            self._size = min(2 * self._size, self.driver.batch_max)
 
     # -- committing -------------------------------------------------------------------------------
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import Counter
 from typing import Any
 
 import pytest
 
 import streaming
 from streaming.consumer import Consumer
+from streaming.context import current_batch
 from tests.streaming.kit import (
     App,
     Number,
@@ -409,3 +411,26 @@ async def test_a_view_of_an_earlier_assignment_is_refused(bootstrap: str, prefix
         await until(lambda: one.sums.partition(0).get(b"a") == 2)
         with pytest.raises(streaming.NotOwned):
             view.get(b"a")
+
+
+async def test_slow_agents_are_given_less_at_once(bootstrap: str, prefix: str) -> None:
+    """And are not held to be stuck, whatever a cycle takes in all."""
+    create(bootstrap, f"{prefix}in", partitions=2)
+    one = app(f"{prefix}slow", bootstrap, 2, cycle_timeout_s=0.5)
+    cycles: Counter[Any] = Counter()
+
+    @one.agent(one.topic(f"{prefix}in", value_codec=Number()))
+    async def agent(stream: Any) -> None:
+        async for _ in stream:
+            await asyncio.sleep(0.02)
+            cycles[current_batch().cycle] += 1
+
+    for partition in (0, 1):
+        write(bootstrap, f"{prefix}in", [(b"k", b"1")] * 100, partition)
+    async with running(one):
+        await until(lambda: cycles.total() == 200 or one.failure)
+        assert one.failure is None
+        first = set(cycles)
+        write(bootstrap, f"{prefix}in", [(b"k", b"1")] * 100, 0)
+        await until(lambda: cycles.total() == 300 or one.failure)
+    assert all(count <= 60 for cycle, count in cycles.items() if cycle not in first)
