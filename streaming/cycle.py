@@ -80,7 +80,7 @@ class Cycle:
             if progress != seen:
                 seen, moved_s = progress, now_s
             elif now_s - moved_s >= timeout_s:
-                raise Stuck(f"agents did not go on within {timeout_s} s: {self.batches}")
+                raise Stuck(f"agents did not come back within {timeout_s} s: {self.batches}")
 
     def _progress(self) -> list[int | None]:
         """Another one whenever an agent has gone on to another record or batch."""
