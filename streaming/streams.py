@@ -112,8 +112,9 @@ class Stream(faust.Stream[Any]):
     ) -> AsyncGenerator[Any, None]:
         """The values of all records, batch after batch, each through `processors`.
 
-        `shape` makes what is given of batch, record and value; None gives the value. With `ends` each batch ends
-        with END, also one that was given up.
+        `shape` makes what is given of batch, record and value; None gives the value. As in Faust it gets the value
+        as it was decoded, which is also that of `current_event`. With `ends` each batch ends with END, also one that
+        was given up.
         """
         self._finalized = self.reading = True
         await self.maybe_start()
@@ -138,14 +139,14 @@ class Stream(faust.Stream[Any]):
                 except Poison as poison:
                     put_aside(self.app, batch, record, poison)
                     continue
+                self._value = decoded = value
                 if processors:
                     try:
                         for processor in processors:
                             value = await maybe_async(processor(value))
                     except Skip:
                         continue
-                self._value = value
-                yield value if shape is None else shape(batch, record, value)
+                yield value if shape is None else shape(batch, record, decoded)
             if ends:
                 yield END
             self._end_batch(batch)

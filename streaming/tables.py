@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from streaming.stores import Store
 
 DELETED: Any = object()
+UNSAID: Any = object()
 TEXT, OTHER = "text", "other"  # kinds of keys: bytes and text as they are, others as JSON
 CACHED = 50_000  # decoded rows kept per partition, where the codec says that rows are immutable
 
@@ -281,9 +282,14 @@ class Table(faust.Table[Any, Any]):
             raise KeyError(key)
         return self.default()
 
-    def get(self, key: Any, default: Any = None) -> Any:
+    def get(self, key: Any, default: Any = UNSAID) -> Any:
+        """The row's value; of one that is not there `default`, else what the table's own makes, else None."""
         value = self._here().get(key if type(key) is bytes else self.row_key(key))
-        return default if value is None else value
+        if value is not None:
+            return value
+        if default is not UNSAID:
+            return default
+        return None if self.default is None else self.default()
 
     def __contains__(self, key: object) -> bool:
         return self._here().get(self.row_key(key)) is not None
@@ -325,7 +331,7 @@ class Table(faust.Table[Any, Any]):
         return value
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
-        value = self.get(key)
+        value = self.get(key, None)
         if value is None:
             self[key] = value = default
         return value

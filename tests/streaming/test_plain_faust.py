@@ -249,6 +249,79 @@ async def test_an_agent_writes_to_another_and_is_answered_once(bootstrap: str, p
     assert not fails
 
 
+async def test_a_request_without_headers_is_answered(bootstrap: str, prefix: str) -> None:
+    create(bootstrap, f"{prefix}in", f"{prefix}answers")
+    one = app(f"{prefix}ask", bootstrap)
+
+    @one.agent(name="second", use_reply_headers=False)
+    async def second(stream: Any) -> Any:
+        async for value in stream:
+            yield value * 2
+
+    @one.agent(one.topic(f"{prefix}in", value_codec=Number()))
+    async def first(stream: Any) -> None:
+        async for value in stream:
+            await second.send(value=value, reply_to=f"{prefix}answers", correlation_id="c")
+
+    write(bootstrap, f"{prefix}in", [(b"k", b"1")])
+    async with running(one):
+        await until(lambda: values(bootstrap, f"{prefix}answers") or one.failure)
+    [answer] = map(json.loads, values(bootstrap, f"{prefix}answers"))
+    assert (answer["value"], answer["correlation_id"]) == (2, "c")
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("values", 11),
+        ("events", 1),
+        ("items", (b"k", 1)),
+        ("enumerate", (0, 11)),
+        ("take", [11]),
+        ("current", 1),
+    ],
+)
+async def test_events_carry_the_value_that_was_read(how: str, expected: Any) -> None:
+    """Processors change what is iterated, as in Faust."""
+    one, seen = app("processed", "127.0.0.1:1"), []
+
+    @one.agent(one.topic("numbers", value_codec=Number()))
+    async def agent(stream: Any) -> None:
+        stream.add_processor(lambda value: value + 10)
+        stream = stream.filter(lambda value: value > 10)
+        reads = {"events": stream.events, "items": stream.items, "enumerate": stream.enumerate}
+        if how in reads:
+            async for item in reads[how]():
+                seen.append(item.value if how == "events" else item)
+        if how == "take":
+            async for item in stream.take(10, within=1):
+                seen.append(item)
+        async for item in stream:
+            seen.append(faust.current_event().value if how == "current" else item)
+
+    async with agent.test_context() as trial:
+        await trial.put(1, key=b"k")
+    assert seen == [expected]
+
+
+async def test_get_answers_as_fausts_tables_do() -> None:
+    one = app("get", "127.0.0.1:1")
+    plain = one.Table("plain", partitions=1)
+    numbers = one.Table("numbers", default=lambda: 7, partitions=1)
+
+    @one.agent(one.topic("numbers", value_codec=Number()))
+    async def agent(stream: Any) -> None:
+        async for _ in stream:
+            assert (plain.get("k"), plain.get("k", 1)) == (None, 1)
+            assert (numbers.get("k"), numbers.get("k", 1), numbers.get("k", None)) == (7, 1, None)
+            assert numbers.setdefault("k", 2) == numbers.get("k") == numbers["k"] == 2
+            assert numbers.pop("k", 3) == 2
+            assert numbers.pop("k", 3) == 3
+
+    async with agent.test_context() as trial:
+        await trial.put(1)
+
+
 async def test_a_task_reads_a_stream_in_transactions(bootstrap: str, prefix: str) -> None:
     create(bootstrap, f"{prefix}in", f"{prefix}out")
     one, seen = app(f"{prefix}task", bootstrap, cycle_timeout_s=2.0), []
