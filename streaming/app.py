@@ -109,6 +109,12 @@ class App(faust.App):
         self.tasks_begun.set()
 
     @property
+    def replication(self) -> int:
+        """Copies of each topic that the app makes: as it is set, else -1, which is as the brokers' default says."""
+        copies = self.conf.topic_replication_factor
+        return -1 if copies == faust_settings.DEFAULT_REPLICATION else int(copies)
+
+    @property
     def positions_topic(self) -> str:
         """Where an app without tables keeps its positions."""
         return f"{self.conf.id}-positions-changelog"
@@ -143,6 +149,8 @@ class App(faust.App):
                 f"topic {', '.join(topics)}: maxsize and acks do nothing here: DriverConfig.batch_max says how much "
                 f"is read, and offsets are committed with the transaction"
             )
+        if options.get("schema") is not None:
+            faust_settings.check_schema(f"topic {', '.join(topics)}", type(options["schema"]))
         policy = Policy(
             on_poison=on_poison or "dead-letter",
             on_error=on_error or "stop",

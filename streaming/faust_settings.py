@@ -94,6 +94,13 @@ KEPT = frozenset({
     "reply_to",  # made anew for each app; agent.ask(), which would use it, is refused
     "processing_guarantee",  # exactly once, whichever is asked for
 })  # fmt: skip
+# what it is where nobody set it
+DEFAULT_REPLICATION = 1
+# of a Schema: the driver uses none of them
+SCHEMA_METHODS = (
+    "loads_key", "loads_value", "dumps_key", "dumps_value", "on_dumps_key_prepare_headers",
+    "on_dumps_value_prepare_headers", "compile", "decode",
+)  # fmt: skip
 # classes of the driver: another one must be made of it
 CLASSES = ("Stream", "Agent", "Table", "TableManager", "Topic", "agent_supervisor")
 
@@ -104,12 +111,22 @@ def check(app_id: str, conf: Any, ours: Mapping[str, Any]) -> None:
     for name, instead in REPLACED.items():
         if _read(conf, name) != _read(unset, name):
             raise Unsupported(f"app {app_id}: the setting {name} does nothing here: {instead}")
+    check_schema(f"app {app_id}: the setting Schema", _read(conf, "Schema"))
     for name in CLASSES:
         found, own = _read(conf, name), ours[name]
         if not issubclass(found, own):
             raise Unsupported(
                 f"app {app_id}: the setting {name} is {found.__name__}: it must be made of the driver's, "
                 f"{own.__module__}.{own.__name__}"
+            )
+
+
+def check_schema(where: str, schema: type) -> None:
+    """Raises Unsupported for a Schema that reads or writes in a way of its own."""
+    for name in SCHEMA_METHODS:
+        if getattr(schema, name) is not getattr(faust.Schema, name):
+            raise Unsupported(
+                f"{where}: {schema.__name__}.{name} is not used here: give value_codec"
             )
 
 

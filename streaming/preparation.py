@@ -77,7 +77,8 @@ def _create_own(app: Any, admin: Admin, partitions: Mapping[str, int]) -> None:
         for source, count in partitions.items()
         if "dead-letter" in {(policy := app.policy_of(source)).on_poison, policy.on_error}
     }
-    new += [NewTopic(name, count, config=config) for name, count in letters.items()]
+    copies = app.replication
+    new += [NewTopic(name, count, copies, config=config) for name, count in letters.items()]
     for name, made in app.repartitions.items():
         count = partitions[made.source_topic]
         if made.partitions not in (None, count):
@@ -85,15 +86,28 @@ def _create_own(app: Any, admin: Admin, partitions: Mapping[str, int]) -> None:
                 f"{app.conf.id}: group_by with partitions={made.partitions}, but {made.source_topic} has "
                 f"{count}, and so must {name}: leave partitions= out"
             )
-        new.append(NewTopic(name, count, config=config))
+        new.append(NewTopic(name, count, copies, config=config))
     if not app.tables and partitions:
         count = next(iter(partitions.values()))
-        new.append(NewTopic(app.positions_topic, count, config={"cleanup.policy": "compact"}))
-    if new:  # who may not create topics has had them made
-        there = admin.ask(lambda client: client.list_topics(timeout=ANSWER_S)).topics
-        for topic in new:
-            if topic.topic not in there:
-                admin.create(topic)
+        config = {"cleanup.policy": "compact"}
+        new.append(NewTopic(app.positions_topic, count, copies, config=config))
+    _create_missing(app, admin, new)
+
+
+def _create_missing(app: Any, admin: Admin, new: Sequence[NewTopic]) -> None:
+    """Who may not create topics has had them made. Raises Inconsistent where the app shall not."""
+    there = admin.ask(lambda client: client.list_topics(timeout=ANSWER_S)).topics
+    missing = [topic for topic in new if topic.topic not in there]
+    if app.conf.topic_allow_declare:
+        for topic in missing:
+            admin.create(topic)
+        return
+    tables = {name for name in app.changelogs.values() if name not in there}
+    if names := sorted(tables | {topic.topic for topic in missing}):
+        raise Inconsistent(
+            f"{app.conf.id}: topics are missing ({', '.join(names)}), and topic_allow_declare forbids to create them: "
+            f"have them made, changelogs with cleanup.policy=compact, or leave the setting out"
+        )
 
 
 def _describe(app_id: str, admin: Admin, names: Sequence[str], within_s: float) -> dict[str, Any]:

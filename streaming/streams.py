@@ -118,7 +118,8 @@ class Stream(faust.Stream[Any]):
         """
         self._finalized = self.reading = True
         await self.maybe_start()
-        loads, loads_key = self.channel.loads, self.channel.loads_key
+        channel = self.channel
+        loads, loads_empty, loads_key = channel.loads, channel.loads_empty, channel.loads_key
         while not self.should_stop:
             batch = await self._next_batch()
             if batch is None:
@@ -133,7 +134,7 @@ class Stream(faust.Stream[Any]):
                     await asyncio.sleep(0)
                 data = record.value()
                 try:
-                    value = None if data is None else loads(data)
+                    value = loads_empty() if data is None else loads(data)
                     if loads_key is not None:
                         batch.key = loads_key(record.key())
                 except Poison as poison:

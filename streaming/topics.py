@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import faust
 from faust.exceptions import DecodeError
 from faust.serializers import codecs
-from faust.types import TP, RecordMetadata
+from faust.types import TP, ModelT, RecordMetadata
 
 from streaming.context import current_batch, sending_batch
 from streaming.errors import Misuse, Poison, Unsupported
@@ -72,7 +72,7 @@ def codec_of(
     """
     if hasattr(serializer, "loads") and not isinstance(serializer, codecs.Codec):
         return serializer.dumps, serializer.loads
-    if kind is bytes or (kind is None and serializer == "raw"):
+    if (kind in {None, bytes} and serializer == "raw") or (kind is bytes and serializer is None):
         return _same, _same
     return (
         lambda value: registry.dumps_value(kind, value, serializer=serializer),
@@ -112,6 +112,7 @@ def _unreadable_is_poison(loads: Callable[..., Any]) -> Callable[..., Any]:
 class Topic(faust.Topic):
     """faust.Topic with a codec object if wanted (`value_codec`), and a policy for records that fail."""
 
+    app: Any
     policy = Policy()
     _name: str | None = None
     _decode_key: Callable[..., Any] | None
@@ -143,6 +144,8 @@ class Topic(faust.Topic):
             self.value_codec or (schema and schema.value_serializer) or self.value_serializer
         )
         self._encode_value, self._decode_value = codec_of(kind, serializer, registry)
+        model = self.value_codec is None and isinstance(kind, type) and issubclass(kind, ModelT)
+        self._never_empty = model and not self.allow_empty
         kind = self._key_kind = schema.key_type if schema else self.key_type
         serializer = (schema and schema.key_serializer) or self.key_serializer
         self._key_serializer = serializer
@@ -163,6 +166,15 @@ class Topic(faust.Topic):
         if self._name is None:
             self._bind()
         return self._decode_value
+
+    def loads_empty(self) -> None:
+        """What a record without value is. Raises Poison where each must be a model."""
+        if self._name is None:
+            self._bind()
+        if self._never_empty:
+            raise Poison(
+                f"a record without value is none of {self.value_type}; declare {self._name} with allow_empty=True"
+            )
 
     @property
     def loads_key(self) -> Callable[..., Any] | None:
@@ -189,6 +201,11 @@ class Topic(faust.Topic):
                     f"or with a value_codec"
                 )
         return key, value
+
+    async def declare(self) -> None:
+        """Create it unless it is there, with as many copies as were asked for, else as the brokers' default says."""
+        self.replicas = self.replicas or self.app.replication
+        await super().declare()
 
     # Faust's put hands an event to a channel in memory: on a topic it would bypass the transaction
     def put(  # type: ignore[override]

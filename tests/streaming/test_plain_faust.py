@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import faust
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
 from faust.app.router import Router
 from mode.supervisors import OneForOneSupervisor
 
 import streaming
 from deploy.local.processes import free_port
 from streaming import faust_settings, transport
+from streaming.admin import Admin
 from streaming.state import State
 from tests.streaming.kit import (
     ROOT,
@@ -211,6 +213,92 @@ async def test_what_a_serializer_makes_no_bytes_of_is_said(bootstrap: str, prefi
     with pytest.raises(streaming.Misuse, match="value_codec"):
         one.topic("u", value_type=int, value_serializer="raw").encoded(b"k", 5)
     assert one.topic("v", value_type=int, value_serializer="raw").value_of(b"5") == 5
+
+
+async def test_a_serializer_is_used_for_bytes_too() -> None:
+    one = app("bytes", "127.0.0.1:1")
+    coded = one.topic("t", value_type=bytes, value_serializer="binary")
+    assert coded.value_of(b"YW5uYQ==") == b"anna"
+    for options in ({}, {"value_serializer": "raw"}):
+        assert one.topic("u", value_type=bytes, **options).value_of(b"YW5uYQ==") == b"YW5uYQ=="
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_a_record_without_value_is_no_model(allowed: bool) -> None:
+    one, seen = app("empty", "127.0.0.1:1"), []
+
+    @one.agent(one.topic("payments", value_type=Payment, allow_empty=allowed or None))
+    async def agent(stream: Any) -> None:
+        async for value in stream:
+            seen.append(value)
+
+    async with agent.test_context() as trial:
+        await trial.put(None, key=b"k")
+        dead = [sent.topic for sent in trial.sent]
+    assert (seen, dead) == (([None], []) if allowed else ([], ["empty.dead"]))
+
+
+# -- topics that an app makes ---------------------------------------------------------------------
+
+
+def making(prefix: str, bootstrap: str, **options: Any) -> App:
+    """Its topics, but for the source, are not there."""
+    driver = streaming.DriverConfig(instance="0", bootstrap=bootstrap)
+    one = App(f"{prefix}makes", driver=driver, topic_partitions=1, **options)
+    one.Table("rows", partitions=1)
+
+    @one.agent(one.topic(f"{prefix}in", value_type=Payment), name="groups")
+    async def groups(stream: Any) -> None:
+        async for _ in stream.group_by(Payment.payer):
+            pass
+
+    return one
+
+
+@pytest.mark.parametrize(("asked", "copies"), [({}, -1), ({"topic_replication_factor": 2}, 2)])
+async def test_topics_have_as_many_copies_as_were_asked_for(
+    bootstrap: str,
+    prefix: str,
+    asked: dict[str, int],
+    copies: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    create(bootstrap, f"{prefix}in")
+    made: dict[str, int] = {}
+
+    def create_one(admin: Admin, topic: NewTopic, make: Any = Admin.create) -> None:
+        made[topic.topic.removeprefix(f"{prefix}makes")] = topic.replication_factor
+        make(admin, NewTopic(topic.topic, topic.num_partitions, 1, config=topic.config))
+
+    monkeypatch.setattr(Admin, "create", create_one)
+    one = making(prefix, bootstrap, **asked)
+
+    @one.agent(name="idle")
+    async def idle(stream: Any) -> None:
+        async for _ in stream:
+            pass
+
+    async with running(one):
+        pass
+    names = ("-rows-changelog", "-groups-Payment.payer-repartition", ".dead", "-idle")
+    assert made == dict.fromkeys(names, copies)
+
+
+async def test_an_app_that_may_not_make_topics_names_those_that_are_missing(
+    bootstrap: str, prefix: str
+) -> None:
+    create(bootstrap, f"{prefix}in")
+    one = making(prefix, bootstrap, topic_allow_declare=False)
+    async with running(one, ready=False):
+        await until(lambda: one.failure)
+    own = [
+        f"{prefix}makes{name}"
+        for name in ("-groups-Payment.payer-repartition", "-rows-changelog", ".dead")
+    ]
+    assert isinstance(one.failure, streaming.DriverError)
+    assert ", ".join(own) in str(one.failure)
+    there = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10).topics
+    assert not set(own) & set(there)
 
 
 # -- agents that write to agents ------------------------------------------------------------------
@@ -717,6 +805,23 @@ def test_an_option_of_a_table_that_would_do_nothing_is_refused(option: str) -> N
     one = app("declared", "127.0.0.1:1")
     with pytest.raises(streaming.Unsupported, match="table rows"):
         one.Table("rows", **{option: TABLE_OPTIONS[option]})
+
+
+class OwnSchema(faust.Schema):
+    def loads_value(self, *_: Any, **__: Any) -> Any:
+        return None
+
+
+def test_a_schema_of_its_own_is_refused() -> None:
+    one = app("declared", "127.0.0.1:1")
+    for declare in (
+        lambda: one.topic("t", schema=OwnSchema()),
+        lambda: one.agent("t", schema=OwnSchema())(nothing).channel,
+        lambda: App("own", driver=one.driver, Schema=OwnSchema).conf,
+    ):
+        with pytest.raises(streaming.Unsupported, match="value_codec"):
+            declare()
+    assert one.topic("t", schema=faust.Schema(value_type=Payment)).value_type is Payment
 
 
 class OtherRouter(Router):
