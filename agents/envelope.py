@@ -41,6 +41,14 @@ CARRIED = ("traceparent", "correlation_id", "actor", "origin")
 COPIED = frozenset(("ce_id", "ce_type", "ce_source", *CARRIED))
 
 
+def given(headers: Iterable[tuple[str, bytes | None]] | None) -> dict[str, bytes]:
+    """A record's headers by name. One without a value, which Kafka allows, is one that is not there."""
+    found: dict[str, Any] = dict(headers or ())
+    if None in found.values():
+        found = {name: value for name, value in found.items() if value is not None}
+    return found
+
+
 @cache
 def code() -> bytes:
     """Names the deciders' code: two processes with the same value decide the same."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agents.envelope import running
+from agents.envelope import given, running
 from agents.recent import Recent
 from agents.transact import home
 from domain.analytics import Outcome, Point, PointsRead
@@ -135,7 +135,7 @@ class Observe:
         cycle.at_end(say)
 
     def _take(self, name: str, partition: int, record: Any, value: bytes | None) -> None:
-        headers = dict(record.headers() or ())
+        headers = given(record.headers())
         offset, at_ms = record.offset(), record.timestamp()[1]
         entry = digest((name, partition, offset), at_ms, record.key(), value, headers)
         self._seen.records.setdefault((name, partition), []).append((offset, entry))

@@ -27,14 +27,15 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from prometheus_client import Counter, Histogram
 
-from agents.envelope import Envelope, Headers, Input, dead_headers
+from agents.envelope import Envelope, Headers, Input, dead_headers, given
 from logs import Context, bound, trace_id
 from resilience.breaker import Rejected
 from resilience.bulkhead import CALLS, Full
 from resilience.downstream import Away, Downstreams
 from resilience.retry import RETRIES
 from schemas.errors import Unreadable
-from streaming import is_fatal
+from streaming import is_fatal, metrics
+from topics.catalog import DEAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -213,6 +214,7 @@ class Perform:
         self._progress.clear()
         self._committed.clear()
         self.stopped.clear()
+        metrics.STOPPED.labels("perform").set(0)
         consumer.unassign()
 
     def _close(self) -> None:
@@ -273,6 +275,7 @@ class Perform:
     ) -> None:
         if not source.foreign:
             self.stopped.add(at)
+            metrics.STOPPED.labels("perform").set(len(self.stopped))
             log.error("partition %s-%d stops at %d: %s", *at, record.offset(), why)
             return
         log.warning("dead letter %s: %s", source.place, why)
@@ -324,7 +327,7 @@ def _input(record: Any) -> Input:
         record.partition(),
         record.offset(),
         record.timestamp()[1],
-        dict(record.headers() or ()),
+        given(record.headers()),
     )
 
 
@@ -335,5 +338,6 @@ def _producer(wiring: Wiring) -> dict[str, Any]:
         "enable.idempotence": True,
         "partitioner": "murmur2_random",
         "linger.ms": 2,
+        "message.max.bytes": DEAD_BYTES,
         "message.timeout.ms": 30_000,
     }

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from prometheus_client import Counter, Gauge, Histogram
 
+from agents.envelope import given
 from schemas.errors import Unreadable
 from stores import catalog
 from stores.catalog import CHANGELOGS, TOPICS, At, Batch, Overtaken, Unavailable, Unfit
@@ -495,7 +496,7 @@ def _tell(codec: Codec, at: At, record: Any, batch: Batch) -> None:
     said = catalog.said(
         topic.removesuffix(".events"),
         event,
-        dict(record.headers() or ()),
+        given(record.headers()),
         (partition, record.offset()),
     )
     batch.events.append(said)

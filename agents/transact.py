@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from agents.envelope import Envelope, Headers, Input, dead_headers, running
+from agents.envelope import Envelope, Headers, Input, dead_headers, given, running
 from agents.watched import Watched, weigh
 from domain.account import CreditsGathered
 from domain.analytics import PointsRead
@@ -312,7 +312,7 @@ class Shell:
         context.set(heard)
         async for value in stream:
             batch, record = running()
-            heard.headers = headers = dict(record.headers() or ())
+            heard.headers = headers = given(record.headers())
             at_ms = record.timestamp()[1]
             source = Input(inbox, batch.partition, record.offset(), at_ms, headers)
             if batch.cycle is not self._gathered:

@@ -260,8 +260,8 @@ class Waiting:
                 listener(event)
             heard = Heard(
                 event,
-                given.get("causation_id", b"").decode(errors="replace"),
-                given.get("correlation_id", b"").decode(errors="replace"),
+                (given.get("causation_id") or b"").decode(errors="replace"),
+                (given.get("correlation_id") or b"").decode(errors="replace"),
             )
             if watches:
                 HEARD.inc()

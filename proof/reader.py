@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from agents.envelope import given
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -158,5 +160,5 @@ def _record(message: Any) -> LogRecord:
         message.timestamp()[1],
         message.key(),
         message.value(),
-        dict(message.headers() or ()),
+        given(message.headers()),
     )
