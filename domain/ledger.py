@@ -31,6 +31,7 @@ FEES = "fees"
 POSITION = "position"  # the bank's own currency position
 ROUNDING = "rounding"  # what an exchange leaves below a minor unit
 SUSPENSE = "suspense"  # a person must find out where it belongs
+CUSTOMERS = "customers"  # in a trial balance: all accounts that are not the bank's own
 WRITTEN_OFF = "written_off"  # what a person gave up: above zero the bank keeps it, below it lost it
 SYSTEM_ACCOUNTS = frozenset({CLEARING, WORLD, FEES, POSITION, ROUNDING, SUSPENSE, WRITTEN_OFF})
 
@@ -128,5 +129,5 @@ def trial_balance(rows: Iterable[Any]) -> dict[tuple[str, str], int]:
             totals[row.account, row.currency] += row.total_minor
         else:
             for currency, balance_minor in getattr(row, "balances", {}).items():
-                totals["customers", currency] += balance_minor
+                totals[CUSTOMERS, currency] += balance_minor
     return dict(totals)

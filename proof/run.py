@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from agents.transact import Transactor
+from domain.ledger import CUSTOMERS
 from proof.fold import events
 from proof.reader import Reader
-from proof.verify import ORDER, Difference, Different, Evidence, Sums, across, walk
+from proof.verify import ORDER, Difference, Different, Evidence, Sums, across, off_balance, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -121,11 +122,28 @@ class Verification:
             f"{len(total.created):,} transactions ended, "
             f"{total.unread:,} inputs not yet read, in {seconds:.1f} s"
         )
-        for currency, amount_minor in sorted(total.clearing.items()):
-            self.show(f"clearing {currency}: {amount_minor:,} minor units")
+        for line in _trial_balance(total):
+            self.show(line)
         for difference in self.differences[:1]:
             self.show(f"DIFFERENT {difference}")
         if len(self.differences) > 1:
             self.show(f"and {len(self.differences) - 1} more")
         if not self.differences:
             self.show("all as it should be")
+
+
+def _trial_balance(total: Sums) -> Iterator[str]:
+    """A line an account, a column a currency; customers first, and last what it all sums to."""
+    currencies = sorted({currency for _, currency in total.trial_balance})
+    if not currencies:
+        return
+    accounts = sorted(
+        {account for account, _ in total.trial_balance}, key=lambda name: (name != CUSTOMERS, name)
+    )
+    off = off_balance(total)
+    yield f"{'trial balance':<14}" + "".join(f"{currency:>18}" for currency in currencies)
+    for account in accounts:
+        amounts = (total.trial_balance[account, currency] for currency in currencies)
+        yield f"{account:<14}" + "".join(f"{amount_minor:>18,}" for amount_minor in amounts)
+    yield f"{'sum':<14}" + "".join(f"{off.get(currency, 0):>18,}" for currency in currencies)
+    yield "in minor units"

@@ -1,7 +1,9 @@
 """verify: computes again, from the logs alone, what the system says; names the first difference.
 
     for each service and partition: fold(events below the cut) == rows of the changelog at the cut
-    each event: its id in order and without gap; its postings sum to zero per currency
+    each event: its id in order and without gap; its postings sum to zero per currency, and are what the
+        balances that it names moved by
+    each account: its balance is the sum of all that was posted to it
     all accounts: no balance below its limit; clearing = what is in flight, zero when nothing is
     each transaction: at most one end
     with `decide`: what the inbox still holds, decided again by this code, gives the same bytes
@@ -23,7 +25,7 @@ from agents.envelope import Input, code, place
 from domain.account import Account, Leg, LegState
 from domain.decider import Decider, Overlay, apply, handle, put
 from domain.holds import Hold, HoldStatus
-from domain.ledger import CLEARING, SUSPENSE, sums
+from domain.ledger import CLEARING, SUSPENSE, SYSTEM_ACCOUNTS, SystemBalance, sums, trial_balance
 from domain.saga import (
     Rail,
     TransactionCancelled,
@@ -51,6 +53,8 @@ ORDER = (
     "notification",
     "audit",
     "analytics",
+    "settlement",
+    "reporting",
     "user",
     "account",
 )  # of the cuts
@@ -101,7 +105,8 @@ class Sums:
     decided: int = 0
     rows: int = 0
     unread: int = 0  # inbox records above the cuts
-    clearing: Counter[str] = field(default_factory=Counter)  # minor units by currency
+    # minor units by system account or `customers`, and currency
+    trial_balance: Counter[tuple[str, str]] = field(default_factory=Counter)
     # minor units by transaction and currency
     in_clearing: Counter[tuple[str, str]] = field(default_factory=Counter)
     in_suspense: Counter[tuple[str, str]] = field(default_factory=Counter)  # likewise
@@ -116,7 +121,7 @@ class Sums:
         for name in ("events", "decided", "rows", "unread"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in (
-            "clearing",
+            "trial_balance",
             "in_clearing",
             "in_suspense",
             "settled",
@@ -132,6 +137,7 @@ class Sums:
 def walk(evidence: Evidence, transactor: Transactor, total: Sums) -> None:
     """Fold one partition and compare. Raises `Different` at the first difference."""
     rows: dict[str, Any] = {}
+    posted: Counter[tuple[str, str]] = Counter()
     inbox = _Inbox(evidence, transactor)
     last = -1
     for offset, group in groupby(_ordered(evidence), key=lambda found: found[0]):
@@ -143,6 +149,7 @@ def walk(evidence: Evidence, transactor: Transactor, total: Sums) -> None:
         inbox.decided(rows, offset, records)
         for event in events:
             _check_event(evidence, event, total)
+            _post(evidence, event, posted)
         _fold(evidence, rows, events)
         total.events += len(events)
         last = offset
@@ -153,6 +160,9 @@ def walk(evidence: Evidence, transactor: Transactor, total: Sums) -> None:
         key for key, row in rows.items() if isinstance(row, Leg) and row.state is LegState.DEBITED
     )
     _check_holds(evidence, rows)
+    _check_balances(evidence, rows, posted)
+    ledger = [row for row in rows.values() if isinstance(row, (Account, SystemBalance))]
+    total.trial_balance.update(trial_balance(ledger))
     _compare(evidence, transactor, rows)
 
 
@@ -223,10 +233,55 @@ def _check_event(evidence: Evidence, event: Any, total: Sums) -> None:
         total.settled.add(transaction_id)
     for posting in postings:
         if posting.account == CLEARING:
-            total.clearing[posting.currency] += posting.amount_minor
             total.in_clearing[transaction_id, posting.currency] += posting.amount_minor
         elif posting.account == SUSPENSE:
             total.in_suspense[transaction_id, posting.currency] += posting.amount_minor
+
+
+def _post(evidence: Evidence, event: Any, posted: Counter[tuple[str, str]]) -> None:
+    """What the event posts to customers' accounts is what it says that their balances moved by."""
+    postings = [p for p in getattr(event, "postings", ()) if p.account not in SYSTEM_ACCOUNTS]
+    touched = {(posting.account, posting.currency) for posting in postings}
+    # a credit names the balance of its debit, too, which is kept elsewhere
+    named = [b for b in getattr(event, "balances", ()) if (b.account_id, b.currency) in touched]
+    before = {key: posted[key] for key in touched}
+    for posting in postings:
+        posted[posting.account, posting.currency] += posting.amount_minor
+    for balance in named:
+        key = balance.account_id, balance.currency
+        if balance.before_minor != before[key]:
+            what = (
+                f"{type(event).__name__} says that {balance.account_id} was at {balance.before_minor} "
+                f"{balance.currency}, what was posted to it before is {before[key]}"
+            )
+            raise Different(evidence.where, what)
+        before[key] = balance.after_minor
+    for key, minor in before.items():
+        if minor != posted[key]:
+            what = (
+                f"{type(event).__name__} says that {key[0]} is at {minor} {key[1]}, "
+                f"with what it posts it is {posted[key]}"
+            )
+            raise Different(evidence.where, what)
+
+
+def _check_balances(
+    evidence: Evidence, rows: Mapping[str, Any], posted: Mapping[tuple[str, str], int]
+) -> None:
+    """Each account has what was posted to it, all along."""
+    kept = {
+        (row.account_id, currency): minor
+        for row in rows.values()
+        if isinstance(row, Account)
+        for currency, minor in row.balances.items()
+    }
+    for key in sorted(kept.keys() | posted.keys()):
+        minor, sum_minor = kept.get(key, 0), posted.get(key, 0)
+        if minor != sum_minor:
+            what = (
+                f"account {key[0]} has {minor} {key[1]}, what was posted to it sums to {sum_minor}"
+            )
+            raise Different(evidence.where, what)
 
 
 def _check_holds(evidence: Evidence, rows: dict[str, Any]) -> None:
@@ -328,10 +383,23 @@ def across(total: Sums) -> Iterator[Difference]:
     yield from _left_in_suspense(total) if idle else ()
     for leg in sorted(total.open_legs) if idle else ():
         yield Difference(where="account", what=f"nothing is in flight but {leg} is open")
-    for currency, amount_minor in total.clearing.items():
-        if amount_minor and idle:
+    for (account, currency), amount_minor in total.trial_balance.items():
+        if amount_minor and idle and account == CLEARING:
             what = f"nothing is in flight but clearing has {amount_minor} {currency}"
             yield Difference(where="ledger", what=what)
+    for currency, amount_minor in off_balance(total).items():
+        what = f"the trial balance is off by {amount_minor} {currency}"
+        yield Difference(where="ledger", what=what)
+
+
+def off_balance(total: Sums) -> Mapping[str, int]:
+    """What the trial balance does not sum to zero by, by currency."""
+    sums: Counter[str] = Counter()
+    for (_, currency), amount_minor in total.trial_balance.items():
+        sums[currency] += amount_minor
+    return {
+        currency: amount_minor for currency, amount_minor in sorted(sums.items()) if amount_minor
+    }
 
 
 def _left_in_suspense(total: Sums) -> Iterator[Difference]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from domain import account as account_module
 from domain.saga import (
     Order,
     Rail,
@@ -17,12 +18,16 @@ from domain.saga import (
     TransactionType,
 )
 from domain.suspense import ResolveSuspense, SuspenseAction
+from pipeline import SERVICES
+from proof.verify import ORDER
 from streaming import partition_of
 from tests.agents.memory import PARTITIONS, Bank, bank_with_money, open_account, order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from domain.account import Account
+    from domain.saga import Balance
     from proof.reader import LogRecord
 
 
@@ -95,6 +100,57 @@ def test_any_event_of_the_ledger_is_missed_without_the_inbox_too(
         fault(bank, log, at)
         assert bank.differences(decide=False), f"{fault.__name__} {whole[at]}"
         log[:] = whole
+
+
+def said_before(event: Any) -> Any:
+    *others, last = event.balances
+    return replace(event, balances=(*others, replace(last, before_minor=last.before_minor + 1)))
+
+
+def said_after(event: Any) -> Any:
+    *others, last = event.balances  # the last is its own, one before it that of the debit
+    return replace(event, balances=(*others, replace(last, after_minor=last.after_minor + 1)))
+
+
+def posted(event: Any) -> Any:
+    """As much more on both sides, so that it still sums to zero."""
+    first, second, *others = event.postings
+    more = replace(first, amount_minor=first.amount_minor + 1)
+    less = replace(second, amount_minor=second.amount_minor - 1)
+    return replace(event, postings=(more, less, *others))
+
+
+@pytest.mark.parametrize("fault", [said_before, said_after, posted])
+def test_a_balance_that_is_not_what_was_posted_is_found(fault: Callable[[Any], Any]) -> None:
+    """In each event, also where a later one hides it from the rows, and when the inbox has expired."""
+    bank, count = busy_bank(), 0
+    for log, at in records(bank, "account.events"):
+        whole = list(log)
+        event = bank.codec.decode(log[at].value or b"")
+        if not getattr(event, "postings", ()):
+            continue
+        log[at] = replace(log[at], value=bank.codec.encode(fault(event)))
+        assert bank.differences(decide=False), f"{fault.__name__} {event}"
+        log[:] = whole
+        count += 1
+    assert count > 10
+
+
+def test_money_that_a_decider_makes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events and rows agree, and it decides the same again: only what was posted says otherwise."""
+
+    honest = account_module._moved
+
+    def mints(account: Account, currency: str, amount_minor: int) -> Balance:
+        moved = honest(account, currency, amount_minor)
+        return replace(moved, after_minor=moved.after_minor + (amount_minor > 0))
+
+    monkeypatch.setattr(account_module, "_moved", mints)
+    assert any("with what it posts it is" in str(found) for found in busy_bank().differences())
+
+
+def test_every_service_is_verified() -> None:
+    assert {*ORDER} == {*SERVICES}
 
 
 def test_an_input_that_is_gone_is_found() -> None:
