@@ -1,8 +1,8 @@
 """redrive: dead letters back into the topic that they came from.
 
-Each letter goes back once: the letter read and the record written are one Kafka transaction of the
-group `redrive`, so running it again, or after a crash, takes only what is new. The record has its
-own headers again and `redriven`, the place of the letter. What still can't be read dies again.
+Each letter goes back once: the records written and the position in the dead letters, in a compacted topic of
+its own, are one Kafka transaction, so running it again, or after a crash, or years later, takes only what is new.
+The record has its own headers again and `redriven`, the place of the letter. What still can't be read dies again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from topics.catalog import DEAD_BYTES, EXPIRING, REDRIVEN, TOPICS
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Set
 
     from agents.envelope import Headers
 
@@ -25,28 +27,31 @@ class NoOrigin(Exception):
     """A dead letter does not say where it came from; nothing behind it was put back."""
 
 
-def redrive(kafka: Mapping[str, Any], namespace: str, topic: str) -> int:
+def redrive(
+    kafka: Mapping[str, Any], namespace: str, topic: str, skip: Set[str] = frozenset()
+) -> int:
     """Put back what lies in a dead-letter topic up to its present end; answers how many.
 
+    `skip`: letters that stay where they are, by their places (`account.dead-0-17`).
     Raises KafkaException, LookupError for a topic that is not there, NoOrigin.
     """
-    group = f"{namespace}redrive"
-    consumer = Consumer(_reading(kafka, group))
+    consumer = Consumer(_reading(kafka, f"{namespace}redrive"))
     producer = Producer(
         {
             **kafka,
-            "transactional.id": f"{group}.{topic}",
+            "transactional.id": f"{namespace}redrive.{topic}",
             "partitioner": "murmur2_random",
             "retry.backoff.ms": 5,
-            # offsets would wait without end for a coordinator that left the cluster, as for the driver's client
-            "connections.max.idle.ms": int(TIMEOUT_S * 500),
+            "message.max.bytes": DEAD_BYTES,
         }
     )
     try:
-        producer.init_transactions(TIMEOUT_S)
+        producer.init_transactions(TIMEOUT_S)  # another run of it has ended, or ends now
+        positions = f"{namespace}{REDRIVEN}"
+        done = _done(consumer, positions)
         return sum(
-            _redrive(consumer, producer, at, end)
-            for at, end in _positions(consumer, f"{namespace}{topic}")
+            _redrive(consumer, producer, positions, at, end, skip)
+            for at, end in _parts(consumer, f"{namespace}{topic}", done)
         )
     finally:
         consumer.close()
@@ -55,7 +60,7 @@ def redrive(kafka: Mapping[str, Any], namespace: str, topic: str) -> int:
 def _reading(kafka: Mapping[str, Any], group: str) -> dict[str, Any]:
     return {
         **kafka,
-        "group.id": group,
+        "group.id": group,  # commits nothing
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
         "auto.offset.reset": "error",
@@ -64,41 +69,58 @@ def _reading(kafka: Mapping[str, Any], group: str) -> dict[str, Any]:
     }
 
 
-def _positions(consumer: Any, topic: str) -> list[tuple[TopicPartition, int]]:
-    """Where to begin in each partition, and where to end."""
+def _there(consumer: Any, topic: str) -> Any:
     found = consumer.list_topics(topic, TIMEOUT_S).topics[topic]
     if found.error is not None:
-        raise LookupError(f"there is no topic {topic}")
-    committed = consumer.committed(
-        [TopicPartition(topic, partition) for partition in found.partitions], TIMEOUT_S
-    )
-    positions = []
-    for at in committed:
+        raise LookupError(f"there is no topic {topic}: `pipeline.py topics apply` makes it")
+    return found
+
+
+def _done(consumer: Any, positions: str) -> dict[str, int]:
+    """The next letter to take, by `<dead-letter topic>-<partition>`."""
+    _there(consumer, positions)
+    at = TopicPartition(positions, 0)
+    at.offset, end = consumer.get_watermark_offsets(at, TIMEOUT_S)
+    consumer.assign([at])
+    done = {}
+    while (records := _read(consumer, end)) is not None:
+        done.update({record.key().decode(): int(record.value()) for record in records})
+    return done
+
+
+def _parts(consumer: Any, topic: str, done: Mapping[str, int]) -> list[tuple[TopicPartition, int]]:
+    """Where to begin in each partition, and where to end."""
+    parts = []
+    for partition in sorted(_there(consumer, topic).partitions):
+        at = TopicPartition(topic, partition)
         low, end = consumer.get_watermark_offsets(at, TIMEOUT_S)
-        at.offset = max(at.offset, low) if at.offset >= 0 else low
-        positions.append((at, end))
-    return positions
+        at.offset = max(low, done.get(f"{topic}-{partition}", 0))
+        parts.append((at, end))
+    return parts
 
 
-def _redrive(consumer: Any, producer: Any, at: TopicPartition, end: int) -> int:
+def _redrive(
+    consumer: Any, producer: Any, positions: str, at: TopicPartition, end: int, skip: Set[str]
+) -> int:
     count = 0
+    where = f"{at.topic}-{at.partition}"
+    namespace = positions.removesuffix(REDRIVEN)
+    origins = {f"{namespace}{topic.name}" for topic in TOPICS if topic.kind in EXPIRING}
     consumer.assign([at])
     while (letters := _read(consumer, end)) is not None:
         if not letters:
             continue
+        taken = [letter for letter in letters if f"{where}-{letter.offset()}" not in skip]
         producer.begin_transaction()
         try:
-            for letter in letters:
-                _put_back(producer, letter)
-            done = TopicPartition(at.topic, at.partition, letters[-1].offset() + 1)
-            producer.send_offsets_to_transaction(
-                [done], consumer.consumer_group_metadata(), TIMEOUT_S
-            )
+            for letter in taken:
+                _put_back(producer, letter, origins)
+            producer.produce(positions, b"%d" % (letters[-1].offset() + 1), where.encode())
             producer.commit_transaction(TIMEOUT_S)
         except (KafkaException, NoOrigin):
             producer.abort_transaction(TIMEOUT_S)
             raise
-        count += len(letters)
+        count += len(taken)
     return count
 
 
@@ -123,20 +145,25 @@ def _read(consumer: Any, end: int) -> list[Any] | None:
     raise KafkaException(f"the end of {consumer.assignment()} was not reached in {TIMEOUT_S:.0f} s")
 
 
-def _put_back(producer: Any, letter: Any) -> None:
+def _put_back(producer: Any, letter: Any, origins: Set[str]) -> None:
     where = f"{letter.topic()}-{letter.partition()}-{letter.offset()}"
     headers: Headers = letter.headers() or []
     dead = {name: value for name, value in headers if name.startswith("dead_letter_")}
-    if "dead_letter_topic" not in dead:
-        raise NoOrigin(f"dead letter {where} does not say which topic it came from")
+    try:
+        topic = dead["dead_letter_topic"].decode()
+        partition = int(dead["dead_letter_partition"])
+    except (KeyError, ValueError, AttributeError):  # also one without a value
+        topic, partition = "", -1
+    if topic not in origins:
+        raise NoOrigin(
+            f"dead letter {where} does not say which inbox it came from: `--skip {where}` leaves it there"
+        )
     own = [(name, value) for name, value in headers if name not in dead and name != "redriven"]
-    # by the key to where it belongs, which is not where it was when another hash put it there
-    keyless = letter.key() is None
-    partition = int(dead["dead_letter_partition"]) if keyless else -1
     producer.produce(
-        dead["dead_letter_topic"].decode(),
+        topic,
         letter.value(),
         letter.key(),
-        partition,
+        # by the key to where it belongs, which is not where it was when another hash put it there
+        partition if letter.key() is None else -1,
         headers=[*own, ("redriven", where.encode())],
     )

@@ -46,6 +46,8 @@ def declare(add: Add) -> None:
 
     command = add("redrive", put_back, "put dead letters back where they came from")
     command.add_argument("topics", nargs="+", metavar="TOPIC", help="such as account.dead")
+    about = "a letter that stays where it is, by its place: account.dead-0-17; may be given again"
+    command.add_argument("--skip", action="append", default=[], metavar="PLACE", help=about)
 
 
 def rates(settings: Settings, options: argparse.Namespace) -> int:
@@ -107,6 +109,6 @@ def put_back(settings: Settings, options: argparse.Namespace) -> int:
         raise CannotStart(f"{unknown[0]} is no dead-letter topic; there are {', '.join(known)}")
     reach_broker(settings)
     for name in options.topics:
-        count = redrive(settings.kafka, settings.prefix, name)
+        count = redrive(settings.kafka, settings.prefix, name, {*options.skip})
         print(f"{name}: {count} put back")
     return 0

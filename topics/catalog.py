@@ -31,6 +31,7 @@ DEAD_BYTES = 2 << 20
 
 RELAY, OBSERVE = "relay", "observe"  # the apps of agents/relay.py and observe.py
 SCHEMAS = "schemas"
+REDRIVEN = "redrive-positions"  # which letters went back: a group's offsets expire, letters do not
 
 
 class Kind(StrEnum):
@@ -146,6 +147,13 @@ TOPICS: tuple[Topic, ...] = (
             ),
             Topic(name=f"{app}.dead", kind=Kind.DEAD, key="as it was", writer=app),
         )
+    ),
+    Topic(
+        name=REDRIVEN,
+        kind=Kind.CHANGELOG,
+        key="dead-letter topic-partition",
+        writer="redrive",
+        partitions=1,
     ),
     Topic(
         name=SCHEMAS,
