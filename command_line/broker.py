@@ -9,7 +9,8 @@ from confluent_kafka.admin import AdminClient
 
 from agents.errors import CannotStart
 from schemas.codec import Codec
-from topics.catalog import SCHEMAS
+from topics.apply import check_counts
+from topics.catalog import SCHEMAS, Installation
 from topics.schema_log import SchemaLog
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ BROKER_S = 5.0  # for the broker's first answer
 
 
 def reach_broker(settings: Settings) -> None:
-    """Raises CannotStart unless the broker answers, and lets us in."""
+    """Raises CannotStart unless the broker answers, and lets us in; TopicMismatch where its topics have other
+    partition counts than the settings say: keys would be looked for where they are not.
+    """
     said: list[KafkaError] = []  # why, which the failed call does not tell
     try:
         options: dict[str, Any] = {**settings.kafka, "log_level": 0, "error_cb": said.append}
@@ -32,10 +35,12 @@ def reach_broker(settings: Settings) -> None:
             "STREAMBANK_KAFKA_SSL_CERTIFICATE or STREAMBANK_KAFKA_SSL_KEY"
         ) from exc
     try:
-        admin.list_topics(topic="__none", timeout=BROKER_S)
+        found = admin.list_topics(timeout=BROKER_S).topics
     except KafkaException as exc:
         admin.poll(0)
         raise CannotStart(_why_unreachable(settings, said, exc.args[0])) from exc
+    counts = {name: len(topic.partitions) for name, topic in found.items() if not topic.error}
+    check_counts(counts, Installation.of(settings))
 
 
 def _why_unreachable(settings: Settings, said: Sequence[KafkaError], failed: KafkaError) -> str:

@@ -69,6 +69,28 @@ def check(
     _refuse(mismatches(wanted, found, _configs(admin, wanted), installation))
 
 
+def check_counts(partitions: Mapping[str, int], installation: Installation) -> None:
+    """Raise TopicMismatch where a topic that is there (its partitions by name) has another count."""
+    ours = {installation.namespace + topic.name: topic for topic in TOPICS}
+    sentences = [
+        sentence
+        for name, topic in ours.items()
+        if name in partitions
+        for sentence in _other_count(name, topic, partitions[name], installation)
+    ]
+    _refuse(sentences)
+
+
+def _other_count(name: str, topic: Topic, count: int, installation: Installation) -> list[str]:
+    right = topic.partitions_in(installation)
+    if count == right:
+        return []
+    return [
+        f"topic {name} has {count} partitions and the settings say {right}: the count "
+        "never changes, keys would move; set it back, or replay into new topics"
+    ]
+
+
 def mismatches(
     topics: Mapping[str, Topic],
     partitions: Mapping[str, int],
@@ -78,12 +100,7 @@ def mismatches(
     """A sentence for each way in which a topic is not what it should be and can't be made so."""
     sentences = []
     for name, topic in topics.items():
-        count, right = partitions[name], topic.partitions_in(installation)
-        if count != right:
-            sentences.append(
-                f"topic {name} has {count} partitions and the settings say {right}: the count "
-                "never changes, keys would move; set it back, or replay into new topics"
-            )
+        sentences += _other_count(name, topic, partitions[name], installation)
         for setting, value in topic.config(installation).items():
             if setting in FIXED and configs[name].get(setting) != value:
                 sentences.append(

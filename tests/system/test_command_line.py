@@ -118,7 +118,11 @@ def test_topics_are_missing(kafka: Kafka, tmp_path: Path) -> None:
 
 
 def test_partition_counts_that_do_not_match(installation: Installation) -> None:
-    for command in (["worker", "all"], ["topics", "apply"]):
+    some = (
+        ["worker", "all"], ["topics", "apply"], ["gateway"], ["verify"], ["replay", "account"],
+        ["tables", "rebuild", "account"], ["redrive", "account.dead"], ["timeline", "A-x"],
+    )  # fmt: skip
+    for command in some:
         other = installation.pipeline(*command, STREAMBANK_PARTITIONS="5")
         refused(other, "3 partitions", "5")
 
