@@ -103,6 +103,7 @@ def build(settings: Settings, services: Sequence[str]) -> Workers:
         static_membership=settings.static_membership,
         session_timeout_s=settings.session_timeout_s,
         address=settings.ops_announced,
+        skip=frozenset(settings.skip),
     )
     for name in services:
         codec = Codec(lookup)
@@ -172,6 +173,7 @@ def _app(settings: Settings, name: str) -> streaming.App:
         standby=settings.standby,
         static_membership=settings.static_membership,
         adopt_topology=settings.adopt_topology,
+        skip=frozenset(settings.skip),
         batch_max=settings.batch_max,
         gather_s=GATHER_S.get(name, 0.0),
         session_timeout_s=settings.session_timeout_s,

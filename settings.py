@@ -100,6 +100,11 @@ class Settings:
     adopt_topology: tuple[str, ...] = _setting(
         (), "after an upgrade that says so: hashes of the old topologies, separated by commas"
     )
+    skip: tuple[str, ...] = _setting(
+        (),
+        "records that a person gives up, topic-partition@offset as the log says it, separated by commas: they go to "
+        "the dead letters, and the partitions that they stopped go on",
+    )
     batch_max: int = _setting(2_000, "records per transaction")
     session_timeout_s: float = _setting(10.0, "a worker silent for this long loses its partitions")
     cycle_timeout_s: float = _setting(8.0, "longest work on one batch")
@@ -435,6 +440,14 @@ def _rates_can_be_used(settings: Settings) -> None:
             )
 
 
+def _places_are_places(settings: Settings) -> None:
+    for place in settings.skip:
+        if not re.fullmatch(r".+-\d+@\d+", place):
+            raise BadSetting(
+                f"STREAMBANK_SKIP has {place!r}; set it to places such as risk.inbox-0@17, separated by commas"
+            )
+
+
 def _names_are_given(settings: Settings) -> None:
     if not settings.instance.strip():
         raise BadSetting("STREAMBANK_INSTANCE is empty; give each worker a stable name of its own")
@@ -575,6 +588,7 @@ CHECKS: tuple[Callable[[Settings], None], ...] = (
     _numbers_are_possible,
     _rates_can_be_used,
     _names_are_given,
+    _places_are_places,
     _outbound_is_possible,
     _stores_are_urls,
     _passwords_are_dear,

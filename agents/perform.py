@@ -129,6 +129,7 @@ class Perform:
     async def run(self) -> None:
         """Raises KafkaException when the broker refuses us for good."""
         loop = asyncio.get_running_loop()
+        metrics.STOPPED.labels("perform").set(0)
         self._producer = Producer(_producer(self.wiring))
         self._consumer = Consumer(
             self.wiring.consumer("perform", **{"auto.offset.reset": "earliest"})
@@ -273,10 +274,11 @@ class Perform:
         progress: Progress,
         why: Unreadable,
     ) -> None:
-        if not source.foreign:
+        place = f"{at[0]}-{at[1]}@{record.offset()}"
+        if not source.foreign and place not in self.wiring.skip:
             self.stopped.add(at)
             metrics.STOPPED.labels("perform").set(len(self.stopped))
-            log.error("partition %s-%d stops at %d: %s", *at, record.offset(), why)
+            log.error("%s can't be read, its partition stops: %s", place, why)
             return
         log.warning("dead letter %s: %s", source.place, why)
         headers = dead_headers(source, why)

@@ -17,6 +17,7 @@ class Wiring:
     static_membership: bool = False  # a worker that comes back under its name keeps its partitions
     session_timeout_s: float = 10.0
     address: str = ""  # host:port of this process's ops server, found by `partition_owners`
+    skip: frozenset[str] = frozenset()  # records that a person gives up, topic-partition@offset
 
     def named(self, name: str) -> str:
         """A topic or a group as this installation calls it."""

@@ -171,7 +171,12 @@ async def _until(stop: asyncio.Event, apps: list[Any], reading: list[asyncio.Tas
 async def _serving(workers: Workers, broker: Broker) -> AsyncIterator[None]:
     """The ops server, for as long as the block runs."""
     settings = workers.settings
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise CannotStart(
+            f"{settings.state_dir} can't be made ({exc.strerror}): correct STREAMBANK_STATE_DIR"
+        ) from exc
     operations = Operations(
         shells=workers.shells, checks=workers.checks(broker), token=settings.internal_token
     )
@@ -188,8 +193,11 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as exc:
-        if exc.errno != errno.EADDRINUSE:
-            raise
+        if exc.errno == errno.EADDRINUSE:
+            raise CannotStart(
+                f"port {port} on {host} is in use: give this worker another one by --ops-port"
+            ) from exc
         raise CannotStart(
-            f"port {port} on {host} is in use: give this worker another one by --ops-port"
+            f"port {port} on {host} can't be had ({exc.strerror}): correct STREAMBANK_OPS_HOST or "
+            "STREAMBANK_OPS_PORT"
         ) from exc

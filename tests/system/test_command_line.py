@@ -131,6 +131,17 @@ def test_a_port_in_use(running: Installation) -> None:
     refused(running.pipeline("worker", "risk"), str(running.ops_port), "in use", "--ops-port")
 
 
+def test_places_that_cant_be_had(running: Installation, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    other = {"STREAMBANK_OPS_PORT": str(running.beside_port)}
+    state = running.pipeline("worker", "risk", STREAMBANK_STATE_DIR=str(file / "state"), **other)
+    refused(state, "STREAMBANK_STATE_DIR", "file/state")
+    host = running.pipeline("worker", "risk", STREAMBANK_OPS_HOST="192.0.2.1", **other)
+    refused(host, "STREAMBANK_OPS_HOST", "192.0.2.1")
+    refused(running.pipeline("worker", "risk", STREAMBANK_SKIP="risk.inbox"), "STREAMBANK_SKIP")
+
+
 def test_no_such_dead_letters(installation: Installation) -> None:
     refused(installation.pipeline("redrive", "acount.dead"), "acount.dead", "account.dead")
 

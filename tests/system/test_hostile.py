@@ -16,13 +16,16 @@ from domain.saga import Rail, TransactionCompleted, TransactionType
 from pipeline import effects
 from settings import Settings
 from tests.agents.memory import open_account, order
+from tests.streaming.kit import wait_until
+from tests.system.conftest import Installation
 from topics.catalog import EXPIRING, TOPICS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from deploy.local.kafka import Kafka
     from tests.system.bank import Client
-    from tests.system.conftest import Installation
 
 Header = tuple[str, bytes | None]
 NULLS: list[Header] = [
@@ -157,3 +160,40 @@ def test_no_group_knows_what_was_redriven(running: Installation) -> None:
     groups = {group.group_id for group in admin.list_consumer_groups().result(10).valid}
     assert f"{running.prefix}account" in groups
     assert f"{running.prefix}redrive" not in groups
+
+
+def test_a_person_gives_up_what_stopped_a_partition(kafka: Kafka, tmp_path: Path) -> None:
+    """Garbage that says it is a service's stops its partition, in perform too, until it is named."""
+    bank = Installation(kafka.bootstrap, tmp_path)
+    assert bank.pipeline("topics", "apply").returncode == 0
+    producer = Producer({"bootstrap.servers": bank.bootstrap})
+    topics = [f"{bank.prefix}{name}.inbox" for name in ("user", "rail")]
+    for topic in topics:
+        for source in (b"/risk", b"/somebody"):  # the second waits behind the first
+            producer.produce(topic, b"not avro", b"k", 0, headers=[("ce_source", source)])
+    assert producer.flush(30) == 0
+
+    def stopped() -> list[str]:
+        lines = bank.get("/metrics")[1].decode().splitlines()
+        return sorted(line for line in lines if line.startswith("streaming_stopped_part"))
+
+    apps = ["perform", f"{bank.prefix}user"]
+    said = sorted(f'streaming_stopped_partitions{{app="{app}"}} 1.0' for app in apps)
+    dead = bank.client("user.dead", "payment.dead")
+
+    def letters() -> set[tuple[str, bytes]]:
+        """Where they came from; one that perform said may be said again after a restart."""
+        given = [dict(message.headers()) for message in dead.seen]
+        return {(one["dead_letter_topic"].decode(), one["dead_letter_offset"]) for one in given}
+
+    try:
+        with bank.worker("user", "perform"):
+            wait_until(lambda: stopped() == said)
+            dead.read(1)
+            assert not {(topic, b"0") for topic in topics} & letters()
+        bank.environment["STREAMBANK_SKIP"] = ",".join(f"{topic}-0@0" for topic in topics)
+        with bank.worker("user", "perform"):
+            dead.wait(lambda: len(letters()) == 4, "four dead letters")
+            wait_until(lambda: all(line.endswith(" 0.0") for line in stopped()))
+    finally:
+        dead.close()
