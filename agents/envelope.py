@@ -133,6 +133,8 @@ class Envelope:
         """What is said alike of all events of one input."""
         given = source.headers
         copied = [self._source, *((name, given[name]) for name in CARRIED if name in given)]
+        if "traceparent" not in given:
+            copied.append(("traceparent", own_trace(source.ce_id)))
         if "correlation_id" not in given:
             copied.append(("correlation_id", source.ce_id))
         rest = [
@@ -163,6 +165,12 @@ def dead_headers(source: Input, why: Exception) -> Headers:
         ("dead_letter_partition", b"%d" % source.partition),
         ("dead_letter_offset", b"%d" % source.offset),
     ]
+
+
+def own_trace(ce_id: bytes) -> bytes:
+    """The W3C trace, not sampled, of what no request began, such as a tick; a replay says the same."""
+    digest = hashlib.blake2b(ce_id, digest_size=24).hexdigest()
+    return f"00-{digest[:32]}-{digest[32:]}-00".encode()
 
 
 @lru_cache(maxsize=64)  # the records of a batch share few milliseconds

@@ -677,7 +677,11 @@ EVENT_COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("reason", "VARCHAR", "why something was refused or failed"),
     ("event_id", "VARCHAR", "`<input topic>-<partition>-<offset>-<n>`"),
     ("causation_id", "VARCHAR", "the message that it was decided from"),
-    ("correlation_id", "VARCHAR", "the command with which all began"),
+    (
+        "correlation_id",
+        "VARCHAR",
+        "the command that led to it: the order, a person's decision, or a tick",
+    ),
     ("actor", "VARCHAR", "who ordered"),
     ("data", "JSON", "the whole event"),
     ("partition", "INTEGER", ""),

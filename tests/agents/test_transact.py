@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from agents.envelope import COPIED, Input, code, place, rfc3339
+from agents.envelope import COPIED, Input, code, own_trace, place, rfc3339
 from agents.transact import NotACommand, commands
 from domain.account import AccountOpened, FreezeAccount
 from domain.decider import Tick
@@ -72,6 +74,18 @@ def test_the_trace_follows_the_whole_saga() -> None:
     last = bank.logs["transaction.events", partition_of(b"T1", PARTITIONS)][-1]
     assert last.headers["ce_type"] == b"streambank.transaction.TransactionCompleted"
     assert last.headers["traceparent"] == TRACE
+
+
+def test_what_no_request_began_has_a_trace_of_its_own() -> None:
+    bank = Bank()
+    bank.command("account", "A1", open_account("A1"))
+    bank.run()
+    (log,) = (bank.logs["account.events", partition_of(b"A1", PARTITIONS)],)
+    given = log[0].headers["traceparent"]
+    assert re.fullmatch(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-00", given)
+    assert given == own_trace(log[0].headers["causation_id"])
+    copies = [r for (topic, _), log in bank.logs.items() for r in log if topic == "user.inbox"]
+    assert [copy.headers["traceparent"] for copy in copies] == [given]
 
 
 GOOD = Bank().codec.encode(open_account("A1"))
