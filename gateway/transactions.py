@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 
 from domain.payment_methods import owner_of
+from domain.payment_rows import payment_key
 from domain.saga import (
     Rail,
     Reason,
@@ -266,7 +267,16 @@ async def get(call: Call) -> Answer:
 
 
 async def trace(call: Call) -> Answer:
-    return answer(views.trace(await mine(call, call.names["transaction_id"])))
+    """Its steps; of one that waits for the rail those that payment knows, as the transaction hears of the end alone."""
+    transaction_id = call.names["transaction_id"]
+    row = await mine(call, transaction_id)
+    if not row["completed_ms"]:
+        with suppress(Problem):  # while its partition moves: what the transaction knows
+            key = payment_key(transaction_id)
+            paid = await call.gateway.queries.row("payment", transaction_id, key)
+            if paid is not None and len(paid["steps"]) > len(row["steps"]):
+                row = {**row, "steps": paid["steps"]}
+    return answer(views.trace(row))
 
 
 async def listing(call: Call) -> Answer:

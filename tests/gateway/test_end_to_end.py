@@ -374,6 +374,21 @@ async def test_a_review_is_found_and_decided(people: Town) -> None:
     assert "review" in [step["step"] for step in steps]
 
 
+async def test_the_trace_of_what_waits_for_the_rail_goes_as_far_as_it_came(people: Town) -> None:
+    alice, source = await funded(people, "alice", 100_000)
+    # answered 8 s late
+    sent = await alice.pay(wait=None, type="withdrawal", amount=122, source_account_id=source)
+    assert sent.status == 202, sent.text
+    path = f"/api/transactions/{sent.json['transaction_id']}"
+
+    async def debited() -> bool:
+        steps = (await alice.get(f"{path}/trace")).json.get("steps", [])
+        return [step["step"] for step in steps] == ["validate", "risk", "debit"]
+
+    await until(debited, "the trace shows the debit")
+    assert (await alice.get(path)).json["status"] == "pending"
+
+
 async def test_cancel_before_and_after_the_money_moved(people: Town) -> None:
     alice, source = await funded(people, "alice", 100_000)
     other = await alice.open("USD")
