@@ -107,7 +107,7 @@ class Settings:
     )
     batch_max: int = _setting(2_000, "records per transaction")
     session_timeout_s: float = _setting(10.0, "a worker silent for this long loses its partitions")
-    cycle_timeout_s: float = _setting(8.0, "longest work on one batch")
+    cycle_timeout_s: float = _setting(8.0, "longest work on one record")
     transaction_timeout_s: float = _setting(
         10.0, "longest time that a dead worker's open transaction holds back others"
     )
