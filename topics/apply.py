@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence, Set
     from concurrent.futures import Future
 
+ERRORS = 3  # of syslog's: librdkafka's notes on its own clean-up would stand before our sentence
 TIMEOUT_S = 30
 FIXED = frozenset({"cleanup.policy", "message.timestamp.type"})
 
@@ -43,7 +44,7 @@ def apply(
     `kafka`: librdkafka's settings of the connection. Raises TopicMismatch before anything is
     changed, and KafkaException when the broker refuses or is away.
     """
-    admin = AdminClient(dict(kafka))
+    admin = AdminClient({**kafka, "log_level": ERRORS})
     wanted = {installation.namespace + topic.name: topic for topic in topics}
     found = _partition_counts(admin)
     present = {name: topic for name, topic in wanted.items() if name in found}
@@ -61,7 +62,7 @@ def check(
     kafka: Mapping[str, Any], installation: Installation, topics: Sequence[Topic] = TOPICS
 ) -> None:
     """Raise TopicMismatch unless all topics are there and fit; changes nothing."""
-    admin = AdminClient(dict(kafka))
+    admin = AdminClient({**kafka, "log_level": ERRORS})
     wanted = {installation.namespace + topic.name: topic for topic in topics}
     found = _told(admin, wanted.keys(), NEW_S)
     if missing := sorted(wanted.keys() - found.keys()):
