@@ -131,11 +131,11 @@ class Envelope:
 
     def shared(self, source: Input) -> Shared:
         """What is said alike of all events of one input."""
-        given = source.headers
-        copied = [self._source, *((name, given[name]) for name in CARRIED if name in given)]
-        if "traceparent" not in given:
+        headers = source.headers
+        copied = [self._source, *((name, headers[name]) for name in CARRIED if name in headers)]
+        if "traceparent" not in headers:
             copied.append(("traceparent", own_trace(source.ce_id)))
-        if "correlation_id" not in given:
+        if "correlation_id" not in headers:
             copied.append(("correlation_id", source.ce_id))
         rest = [
             *self._fixed,

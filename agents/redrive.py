@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from agents.envelope import given
 from topics.catalog import DEAD_BYTES, EXPIRING, REDRIVEN, TOPICS
 
 if TYPE_CHECKING:
@@ -47,10 +48,9 @@ def redrive(
     )
     try:
         producer.init_transactions(TIMEOUT_S)  # another run of it has ended, or ends now
-        positions = f"{namespace}{REDRIVEN}"
-        done = _done(consumer, positions)
+        done = _done(consumer, f"{namespace}{REDRIVEN}")
         return sum(
-            _redrive(consumer, producer, positions, at, end, skip)
+            _redrive(consumer, producer, namespace, at, end, skip)
             for at, end in _parts(consumer, f"{namespace}{topic}", done)
         )
     finally:
@@ -100,11 +100,11 @@ def _parts(consumer: Any, topic: str, done: Mapping[str, int]) -> list[tuple[Top
 
 
 def _redrive(
-    consumer: Any, producer: Any, positions: str, at: TopicPartition, end: int, skip: Set[str]
+    consumer: Any, producer: Any, namespace: str, at: TopicPartition, end: int, skip: Set[str]
 ) -> int:
     count = 0
     where = f"{at.topic}-{at.partition}"
-    namespace = positions.removesuffix(REDRIVEN)
+    positions = f"{namespace}{REDRIVEN}"
     origins = {f"{namespace}{topic.name}" for topic in TOPICS if topic.kind in EXPIRING}
     consumer.assign([at])
     while (letters := _read(consumer, end)) is not None:
@@ -148,17 +148,21 @@ def _read(consumer: Any, end: int) -> list[Any] | None:
 def _put_back(producer: Any, letter: Any, origins: Set[str]) -> None:
     where = f"{letter.topic()}-{letter.partition()}-{letter.offset()}"
     headers: Headers = letter.headers() or []
-    dead = {name: value for name, value in headers if name.startswith("dead_letter_")}
+    said = given(headers)
     try:
-        topic = dead["dead_letter_topic"].decode()
-        partition = int(dead["dead_letter_partition"])
-    except (KeyError, ValueError, AttributeError):  # also one without a value
+        topic = said["dead_letter_topic"].decode()
+        partition = int(said["dead_letter_partition"])
+    except (KeyError, ValueError):
         topic, partition = "", -1
     if topic not in origins:
         raise NoOrigin(
             f"dead letter {where} does not say which inbox it came from: `--skip {where}` leaves it there"
         )
-    own = [(name, value) for name, value in headers if name not in dead and name != "redriven"]
+    own = [
+        (name, value)
+        for name, value in headers
+        if not name.startswith("dead_letter_") and name != "redriven"
+    ]
     producer.produce(
         topic,
         letter.value(),

@@ -141,9 +141,11 @@ def _trial_balance(total: Sums) -> Iterator[str]:
         {account for account, _ in total.trial_balance}, key=lambda name: (name != CUSTOMERS, name)
     )
     off = off_balance(total)
+    amounts = {
+        name: [total.trial_balance[name, currency] for currency in currencies] for name in accounts
+    }
+    amounts["sum"] = [off.get(currency, 0) for currency in currencies]
     yield f"{'trial balance':<14}" + "".join(f"{currency:>18}" for currency in currencies)
-    for account in accounts:
-        amounts = (total.trial_balance[account, currency] for currency in currencies)
-        yield f"{account:<14}" + "".join(f"{amount_minor:>18,}" for amount_minor in amounts)
-    yield f"{'sum':<14}" + "".join(f"{off.get(currency, 0):>18,}" for currency in currencies)
+    for name, row in amounts.items():
+        yield f"{name:<14}" + "".join(f"{amount_minor:>18,}" for amount_minor in row)
     yield "in minor units"

@@ -394,12 +394,10 @@ def across(total: Sums) -> Iterator[Difference]:
 
 def off_balance(total: Sums) -> Mapping[str, int]:
     """What the trial balance does not sum to zero by, by currency."""
-    sums: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
     for (_, currency), amount_minor in total.trial_balance.items():
-        sums[currency] += amount_minor
-    return {
-        currency: amount_minor for currency, amount_minor in sorted(sums.items()) if amount_minor
-    }
+        totals[currency] += amount_minor
+    return {currency: minor for currency, minor in sorted(totals.items()) if minor}
 
 
 def _left_in_suspense(total: Sums) -> Iterator[Difference]:

@@ -19,7 +19,7 @@ from mode.signals import SyncSignal
 
 from streaming import faust_settings
 from streaming.context import outside
-from streaming.errors import DriverError, ExitCode, Misuse, Unsupported
+from streaming.errors import DriverError, ExitCode, Misuse, Unsupported, refused
 from streaming.streams import Agent, Stream, Supervisor
 from streaming.tables import Table, TableManager
 from streaming.topics import Policy, Topic, ValueCodec
@@ -289,13 +289,6 @@ def _page(view: type) -> type:
     return type(view.__name__, (view,), names)
 
 
-def _refused(name: str, instead: str) -> Any:
-    def refused(self: App, *args: Any, **kw: Any) -> Any:
-        raise Unsupported(f"app.{name}: {instead}")
-
-    return refused
-
-
 REFUSED = {
     "GlobalTable": "send the record to each partition and keep it in a table",
     "SetGlobalTable": "send the record to each partition and keep it in a table",
@@ -309,9 +302,9 @@ REFUSED = {
     "maybe_start_client": "use a producer of your own, or set producer_only before start",
 }
 for _name, _instead in REFUSED.items():
-    setattr(App, _name, _refused(_name, _instead))
+    setattr(App, _name, refused(f"app.{_name}: {_instead}"))
 REFUSED["router"] = REFUSED["table_route"]
-App.router = property(_refused("router", REFUSED["table_route"]))  # type: ignore[assignment]
+App.router = property(refused(f"app.router: {REFUSED['router']}"))  # type: ignore[assignment]
 
 
 def _outside(fun: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ committed state.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError
 
@@ -64,6 +64,15 @@ class Misuse(RuntimeError):
 
 class Unsupported(NotImplementedError):
     """A part of Faust that is not exactly-once on this driver; the message says what to use instead."""
+
+
+def refused(sentence: str) -> Any:
+    """A method that is not supported: it raises Unsupported with this sentence, whatever it is given."""
+
+    def method(self: Any, *args: Any, **kw: Any) -> Any:
+        raise Unsupported(sentence)
+
+    return method
 
 
 class NotOwned(LookupError):

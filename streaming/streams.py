@@ -19,7 +19,7 @@ from mode.utils.futures import maybe_async, notify
 
 from streaming.context import RAW, enter, running_batch
 from streaming.dead_letters import put_aside
-from streaming.errors import Misuse, Poison, Unsupported
+from streaming.errors import Misuse, Poison, Unsupported, refused
 from streaming.repartition import Repartition, regroup
 from streaming.topics import Topic
 
@@ -203,15 +203,9 @@ def _item(batch: Batch, record: Any, value: Any) -> tuple[Any, Any]:
     return (record.key() if batch.key is RAW else batch.key), value
 
 
-def _refuse(name: str, instead: str) -> Any:
-    def refused(self: Stream, *args: Any, **kw: Any) -> Any:
-        raise Unsupported(f"stream.{name}() is not exactly-once on this driver: {instead}")
-
-    return refused
-
-
 for _name, _instead in REFUSED.items():
-    setattr(Stream, _name, _refuse(_name, _instead))
+    _sentence = f"stream.{_name}() is not exactly-once on this driver: {_instead}"
+    setattr(Stream, _name, refused(_sentence))
 
 
 class Supervisor(OneForOneSupervisor):

@@ -12,7 +12,7 @@ from faust.serializers import codecs
 from faust.types import TP, ModelT, RecordMetadata
 
 from streaming.context import current_batch, sending_batch
-from streaming.errors import Misuse, Poison, Unsupported
+from streaming.errors import Misuse, Poison, refused
 
 Headers = Iterable[tuple[str, bytes]] | Mapping[str, bytes] | None
 
@@ -293,13 +293,6 @@ class Topic(faust.Topic):
         return await producer.send(self._name, raw_key, data, where, timestamp_ms / 1000, headers)
 
 
-def _refused(name: str, instead: str) -> Any:
-    def refused(self: Topic, *args: Any, **kw: Any) -> Any:
-        raise Unsupported(f"topic.{name}() passes by the transaction or the codec: {instead}")
-
-    return refused
-
-
 for _name, _instead in {
     "publish_message": "use send()",
     "as_future_message": "use send()",
@@ -309,7 +302,8 @@ for _name, _instead in {
     "derive": "declare another topic with app.topic(…)",
     "derive_topic": "declare another topic with app.topic(…)",
 }.items():
-    setattr(Topic, _name, _refused(_name, _instead))
+    _sentence = f"topic.{_name}() passes by the transaction or the codec: {_instead}"
+    setattr(Topic, _name, refused(_sentence))
 
 
 def _refuse(unused: Mapping[str, Any]) -> None:
