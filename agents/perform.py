@@ -34,7 +34,7 @@ from resilience.bulkhead import CALLS, Full
 from resilience.downstream import Away, Downstreams
 from resilience.retry import RETRIES
 from schemas.errors import Unreadable
-from streaming import is_fatal, metrics
+from streaming import close_member, is_fatal, metrics
 from topics.catalog import DEAD_BYTES
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class Perform:
 
     def _close(self) -> None:
         self._commit()
-        self._consumer.close()
+        close_member(self._consumer, "perform")
         self._producer.flush(5)
 
     # in the event loop

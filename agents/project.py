@@ -28,7 +28,7 @@ from agents.envelope import given
 from schemas.errors import Unreadable
 from stores import catalog
 from stores.catalog import CHANGELOGS, TOPICS, At, Batch, Overtaken, Unavailable, Unfit
-from streaming import is_fatal
+from streaming import close_member, is_fatal
 
 if TYPE_CHECKING:
     from agents.transact import Codec
@@ -285,7 +285,7 @@ class Project:
 
     def _close(self) -> None:
         self._commit()
-        self._consumer.close()
+        close_member(self._consumer, f"project-{self.store.name}")
 
     # in the event loop
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from agents.errors import CannotStart
 from agents.observe import Observe
@@ -31,6 +30,7 @@ from agents.relay import Relay
 from agents.transact import Shell
 from resilience.garbage import collect_rarely
 from settings import Settings
+from streaming import Admin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -114,7 +114,7 @@ class Broker:
 
     def __init__(self, settings: Settings) -> None:
         self._kafka: dict[str, Any] = {**settings.kafka, "client.id": "readiness"}
-        self._admin = AdminClient(self._kafka)
+        self._admin = Admin(self._kafka)
         self._answered_s = -2 * BROKER_S
         self._said = "not asked yet"
 
@@ -126,10 +126,11 @@ class Broker:
 
     def _ask(self) -> None:
         try:
-            self._admin.list_topics(topic="__consumer_offsets", timeout=BROKER_S)
+            self._admin.ask(
+                lambda client: client.list_topics("__consumer_offsets", BROKER_S), within_s=0
+            )
         except KafkaException as exc:
             self._said = exc.args[0].str()
-            self._admin = AdminClient(self._kafka)  # one that lost its brokers may never find them
         else:
             self._answered_s = time.monotonic()
 

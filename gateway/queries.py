@@ -78,6 +78,7 @@ class Queries:
             task.cancel()
         if self._session is not None:
             await self._session.close()
+            await asyncio.to_thread(self.admin.close)
 
     def brokers(self, timeout_s: float) -> int:
         """How many brokers answer; KafkaException when none does. Blocks: not for the event loop."""

@@ -23,7 +23,7 @@ from prometheus_client import Counter, Gauge
 
 from gateway.rarely import Rarely
 from schemas.errors import Unreadable
-from streaming import is_fatal
+from streaming import close_client, is_fatal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -193,7 +193,7 @@ class Waiting:
                 self._stopping.wait(RETRY_S)
             finally:
                 self._became(False)
-                consumer.close()
+                close_client(consumer)
 
     def _on_error(self, error: Any) -> None:
         self._rarely.warn(error.name(), f"the tail of the event topics: {error.str()}")

@@ -13,11 +13,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import ConsumerGroupState, Producer
-from confluent_kafka.admin import AdminClient
 
 from domain.decider import Overlay, put
 from proof.fold import UNFOLDABLE, events
 from proof.reader import Reader
+from streaming.admin import Admin
 from streaming.owners import described
 
 if TYPE_CHECKING:
@@ -76,15 +76,16 @@ class Mend:
         )
 
     def _nobody_runs(self, group: str, left_s: float) -> None:
-        admin, until_s = AdminClient(dict(self._kafka)), time.monotonic() + left_s
-        while True:
-            found = described(admin, group, TIMEOUT_S)
-            if found.state in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD):
-                return
-            if time.monotonic() > until_s:
-                count = len(found.members)
-                raise Running(f"{group} has members, {count} now: stop its workers first")
-            time.sleep(0.5)
+        until_s = time.monotonic() + left_s
+        with Admin(self._kafka) as admin:
+            while True:
+                found = admin.ask(lambda client: described(client, group, TIMEOUT_S), TIMEOUT_S)
+                if found.state in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD):
+                    return
+                if time.monotonic() > until_s:
+                    count = len(found.members)
+                    raise Running(f"{group} has members, {count} now: stop its workers first")
+                time.sleep(0.5)
 
     def _one(self, producer: Producer, decider: Decider, partition: int) -> int:
         prefix, name = self._installation.namespace, decider.service

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from agents.envelope import given
+from streaming.closing import CLOSE_S, close_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -65,7 +66,7 @@ class Reader:
         )
 
     def close(self) -> None:
-        self._consumer.close()
+        close_client(self._consumer, CLOSE_S)
 
     def partitions(self, topic: str) -> int:
         """LookupError: there is no such topic."""

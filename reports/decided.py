@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from confluent_kafka import Consumer, TopicPartition
+from faust.types import TP
 
 from proof.reader import Reader
+from streaming.admin import Admin
 
 if TYPE_CHECKING:
     from travel.snapshot import Source
@@ -24,18 +25,13 @@ def is_decided(source: Source, service: str, at_ms: int) -> bool:
     Blocks. Raises KafkaException.
     """
     inbox = f"{source.installation.namespace}{service}.inbox"
-    places = [TopicPartition(inbox, n) for n in range(source.installation.partitions)]
-    group = f"{source.installation.namespace}{service}"
-    member = Consumer({**source.kafka, "group.id": group, "enable.auto.commit": False})
-    try:
-        committed = member.committed(places, timeout=ANSWER_S)  # joins no group
-    finally:
-        member.close()
+    tps = [TP(inbox, n) for n in range(source.installation.partitions)]
+    with Admin(source.kafka, f"{source.installation.namespace}{service}") as admin:
+        committed = admin.offsets(tps, ANSWER_S)
     reader = Reader(source.kafka)
     try:
-        for place in committed:
-            start = place.offset if place.offset >= 0 else None
-            first = next(reader.records(inbox, place.partition, start), None)
+        for tp in tps:
+            first = next(reader.records(*tp, committed.get(tp)), None)
             if first is not None and first.at_ms <= at_ms:
                 return False
     finally:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from streaming.admin import LATEST, READ_COMMITTED, Admin
     from streaming.app import App
+    from streaming.closing import close_client, close_member
     from streaming.config import DriverConfig
     from streaming.context import Batch, current_batch, outside
     from streaming.errors import (
@@ -56,6 +57,8 @@ _HOMES = {
     "TableView": "tables",
     "Topic": "topics",
     "Unsupported": "errors",
+    "close_client": "closing",
+    "close_member": "closing",
     "current_batch": "context",
     "is_fatal": "errors",
     "outside": "context",
@@ -83,6 +86,8 @@ __all__ = [
     "TableView",
     "Topic",
     "Unsupported",
+    "close_client",
+    "close_member",
     "current_batch",
     "is_fatal",
     "outside",

@@ -10,9 +10,10 @@ them can end the process while brokers die (librdkafka issues 5040 and 5397).
 
 from __future__ import annotations
 
+import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -25,6 +26,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewTopic
 from faust.types import TP
 
+from streaming.closing import CLOSE_S, close_client
 from streaming.errors import kafka_error
 
 if TYPE_CHECKING:
@@ -61,15 +63,39 @@ ANSWER_S = 5.0  # how long a broker may take to answer; then it may be another o
 ASK_S = 60.0  # how long a question is asked again
 
 
+class _Asked(Generic[Client]):
+    """A client, and how many threads ask it just now."""
+
+    def __init__(self, client: Client) -> None:
+        self.client, self.users, self.given_up = client, 0, False
+
+
 class Admin:
-    """What one app asks the brokers; any thread may. Offsets are those of `group`."""
+    """What one app asks the brokers; any thread may. Offsets are those of `group`. To be closed: `close` or `with`."""
 
     def __init__(self, config: Mapping[str, Any], group: str | None = None) -> None:
         self._config, self._group = {**config}, group or "ask"
-        self._clients: dict[str, Any] = {}  # by what they are for, made when first asked
+        self._lock = threading.Lock()
+        self._clients: dict[str, _Asked[Any]] = {}  # by what they are for, made when first asked
         if group is not None:  # they find its coordinator meanwhile
             for isolation in (READ_UNCOMMITTED, READ_COMMITTED):
-                self._clients[isolation] = self._reader(isolation)
+                self._clients[isolation] = _Asked(self._reader(isolation))
+
+    def __enter__(self) -> Admin:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self, within_s: float = CLOSE_S) -> None:
+        """Close the clients, those that are asked just now once they are not; waits `within_s` for each at most."""
+        with self._lock:
+            clients, self._clients = list(self._clients.values()), {}
+            for asked in clients:
+                asked.given_up = True
+            unused = [asked for asked in clients if not asked.users]
+        for asked in unused:
+            close_client(asked.client, within_s)
 
     def ask(self, question: Callable[[AdminClient], Answer], within_s: float = ASK_S) -> Answer:
         """What `question` finds out from a client; a new one is asked again while it raises what passes.
@@ -171,21 +197,35 @@ class Admin:
     ) -> Answer:
         deadline = time.monotonic() + within_s
         while True:
-            clients = self._clients
-            client = clients.get(kind)
-            if client is None:  # two threads may make two: the later one stays
-                client = clients[kind] = make()
+            asked = self._take(kind, make)
             try:
-                return question(client)
+                return question(asked.client)
             except (KafkaException, TimeoutError) as exc:
                 passes = isinstance(exc, KafkaException) and kafka_error(exc).code() in MOVING
                 if passes or isinstance(exc, TimeoutError):
-                    self._give_up(clients)
+                    self._give_up(asked)
                 if not passes or time.monotonic() > deadline:
                     raise
+            finally:
+                self._leave(asked)
             time.sleep(0.1)
 
-    def _give_up(self, clients: dict[str, Any]) -> None:
+    def _take(self, kind: str, make: Callable[[], Client]) -> _Asked[Client]:
+        with self._lock:
+            asked = self._clients.get(kind)
+            if asked is None:
+                asked = self._clients[kind] = _Asked(make())
+            asked.users += 1
+            return asked
+
+    def _leave(self, asked: _Asked[Any]) -> None:
+        with self._lock:
+            asked.users -= 1
+            unused = asked.given_up and not asked.users
+        if unused:
+            close_client(asked.client)
+
+    def _give_up(self, asked: _Asked[Any]) -> None:
         """Use new clients from now on, unless another thread has seen to it."""
-        if self._clients is clients:
-            self._clients = {}
+        if not asked.given_up:
+            self.close(0)

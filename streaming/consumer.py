@@ -38,6 +38,7 @@ from mode import Service
 
 from streaming import dead_letters, held, metrics
 from streaming.admin import Admin
+from streaming.closing import close_member
 from streaming.cycle import Cycle
 from streaming.errors import CommitFailed, Misuse, RecordFailed, Stuck, kafka_error
 from streaming.intake import Intake
@@ -118,12 +119,14 @@ class Consumer(Service, ConsumerT):
         if self._assignment is not None:
             self._assignment.token.event.set()
         if self._consumer is not None:
-            await self._call(self._consumer.close)
+            await self._call(close_member, self._consumer, self.app_id)
         # in the Kafka thread, where an assignment may just have said that it begins
         await self._call(self.suspects.crashes.survived)
         self._drop_assignment()
         if self._state is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._state.close)
+        if self._admin is not None:
+            await self._call(self._admin.close)
         self._thread.shutdown(wait=False)
 
     async def finish(self) -> None:

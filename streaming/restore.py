@@ -18,6 +18,7 @@ from faust.types import TP
 
 from streaming import metrics
 from streaming.admin import EARLIEST, LATEST
+from streaming.closing import close_client
 from streaming.errors import Inconsistent, is_fatal
 from streaming.positions import POSITION_KEY
 
@@ -143,7 +144,7 @@ def _restore(
     try:
         return behind, _read(consumer, stores, ends, left, token, timeout_s)
     finally:
-        consumer.close()
+        close_client(consumer)
 
 
 def clear_unusable(

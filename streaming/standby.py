@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from streaming import metrics
 from streaming.admin import EARLIEST, LATEST
+from streaming.closing import close_client
 from streaming.restore import changes, clear_unusable, reader
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Standby:
                 else:
                     self._apply(consumer.consume(CHUNK, WAIT_S), turn)
         finally:
-            consumer.close()
+            close_client(consumer)
 
     def _begin(self, consumer: Consumer) -> int:
         """Open the stores of a turn, and read on from where they stand. Answers the turn."""

@@ -173,11 +173,15 @@ class Producer(_Producer):
             settings["retention.ms"] = str(int(want_seconds(retention) * 1000))
         app = self.transport.app
         new = NewTopic(topic, partitions, replication, config=settings)
-        admin = Admin(app.driver.client(app.conf.id))
-        await asyncio.to_thread(admin.create, new)
+        await asyncio.to_thread(_create, app.driver.client(app.conf.id), new)
 
     def supports_headers(self) -> bool:
         return True
+
+
+def _create(config: dict[str, Any], topic: NewTopic) -> None:
+    with Admin(config) as admin:
+        admin.create(topic)
 
 
 class Transport(base.Transport):

@@ -229,13 +229,13 @@ class Writer:
 
     def _coordinator_answers(self, cycle: Cycle) -> bool:
         """Whether the group's coordinator answers a client that remembers no other one."""
-        admin = Admin(self.driver.client(self.app_id), self.app_id)
-        try:
-            admin.offsets([cycle.batches[0].tp], within_s=0)
-        except KafkaException as exc:
-            log.warning("%s: the group's coordinator: %s", self.app_id, kafka_error(exc))
-            return False
-        return True
+        with Admin(self.driver.client(self.app_id), self.app_id) as admin:
+            try:
+                admin.offsets([cycle.batches[0].tp], within_s=0)
+            except KafkaException as exc:
+                log.warning("%s: the group's coordinator: %s", self.app_id, kafka_error(exc))
+                return False
+            return True
 
     # -- when it fails ------------------------------------------------------------------------------
 

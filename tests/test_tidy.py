@@ -86,6 +86,7 @@ ALLOWED: dict[str, set[str]] = {
         "proof",
         "resilience",
         "settings",
+        "streaming",
         "topics",
         "travel",
     },

@@ -25,5 +25,6 @@ def test_a_partition_that_a_broker_does_not_know_yet_is_asked_for_again(
 
     later = threading.Timer(1.0, grow)
     later.start()
-    assert Admin(config).log_ends([TP(topic, 2)], LATEST) == {TP(topic, 2): 0}
+    with Admin(config) as admin:
+        assert admin.log_ends([TP(topic, 2)], LATEST) == {TP(topic, 2): 0}
     later.join()

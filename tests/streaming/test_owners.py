@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import Consumer
 
-from streaming import Admin, partition_owners
+from streaming import Admin, close_member, partition_owners
 from tests.streaming.kit import create
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ def test_who_asks_outlives_the_coordinator(cluster: Callable[..., Kafka]) -> Non
     )
     member.subscribe(["t"])
     expected = dict.fromkeys(range(3), ADDRESS)
-    admin = Admin({"bootstrap.servers": kafka.bootstrap})
     deadline = time.monotonic() + 60
-    while admin.ask(lambda client: partition_owners(client, "g")) != expected:
-        assert time.monotonic() < deadline
-        member.poll(0.1)
+    with Admin({"bootstrap.servers": kafka.bootstrap}) as admin:
+        while admin.ask(lambda client: partition_owners(client, "g")) != expected:
+            assert time.monotonic() < deadline
+            member.poll(0.1)
     command = [sys.executable, "-m", "tests.streaming.asker", kafka.bootstrap, "g"]
     asker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -52,4 +52,4 @@ def test_who_asks_outlives_the_coordinator(cluster: Callable[..., Kafka]) -> Non
     assert asker.returncode == 0
     assert int(said[1].rstrip(",")) > 0
     assert int(said[3]) > 0, "no look-up met a coordinator that stood still"
-    member.close()
+    close_member(member, "one")
