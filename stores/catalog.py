@@ -316,7 +316,7 @@ class OtherSchema(Exception):
 
 
 class Unfit(Exception):
-    """The store can't hold what a batch says, such as an id that is too long: a sentence."""
+    """The store can't hold what a batch says, such as a number that is too large: a sentence."""
 
 
 class Store(Protocol):

@@ -213,7 +213,7 @@ class MySQL:
             )
             rows = await self._rows(Query(sql, (after, CHUNK)))
             for row in rows:
-                yield row[0], _document(table, row)
+                yield table.key_of(row), _document(table, row)
             if len(rows) < CHUNK:
                 return
             after = rows[-1][0]
@@ -229,7 +229,8 @@ class MySQL:
         table = TABLES[kind.name]
         places = ", ".join(["%s"] * len(keys))
         sql = f"SELECT {selected(table)} FROM {table.name} t WHERE t.{table.key} IN ({places})"
-        return {row[0]: _document(table, row) for row in await self._rows(Query(sql, tuple(keys)))}
+        asked = Query(sql, tuple(table.fit(table.key, key) for key in keys))
+        return {table.key_of(row): _document(table, row) for row in await self._rows(asked)}
 
     async def accounts(self, wanted: Wanted, after: Place | None, limit: int) -> Page:
         return await self._page(ACCOUNTS_OF, wanted, after, limit)
@@ -292,7 +293,7 @@ class MySQL:
         last = shown[-1] if len(rows) > limit else None
         return Page(
             items=[_document(listing.table, row[:-1]) for row in shown],
-            following=(last[-1], last[0]) if last else None,
+            following=(last[-1], listing.table.key_of(last)) if last else None,
         )
 
     async def _rows(self, query: Query) -> list[tuple[Any, ...]]:
@@ -324,7 +325,7 @@ async def _change(
 ) -> None:
     table = TABLES[name]
     there = [(one.key, one.document) for one in changes if one.document is not None]
-    gone = [(one.key,) for one in changes if one.document is None]
+    gone = [(table.fit(table.key, one.key),) for one in changes if one.document is None]
     if there:
         there.sort(key=_key)  # two writers take the rows that they share in the same order
         rows = [table.values(key, document, following) for key, document in there]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from stores.catalog import ENTRIES, EVENTS
@@ -46,7 +47,10 @@ class Listing:
     time: str
     newest_first: bool = False
     leads: Mapping[str, tuple[Lead, ...]] = field(default_factory=dict)  # by field of Wanted
-    also: Mapping[str, str] = field(default_factory=dict)  # a condition; looked at going along
+    also: Mapping[str, str] = field(
+        default_factory=dict
+    )  # likewise: a column, looked at going along
+    beside: Mapping[str, str] = field(default_factory=dict)  # likewise: a condition on other tables
     always: str | None = None  # the index to go along without any lead
 
 
@@ -60,8 +64,8 @@ ACCOUNTS_OF = Listing(
     table=TABLES["accounts"],
     time="created_ms",
     leads={"owner_id": (Lead("user_id", "of_user"),)},
-    also={
-        "status": "t.status = %s",
+    also={"status": "status"},
+    beside={
         "currency": (
             "EXISTS (SELECT 1 FROM balances b"
             " WHERE b.account_id = t.account_id AND b.currency = %s)"
@@ -79,13 +83,7 @@ TRANSACTIONS = Listing(
         ),
         "owner_id": (Lead("owner_id", "of_owner"),),
     },
-    also={
-        "owner_id": "t.owner_id = %s",
-        "status": "t.status = %s",
-        "type": "t.type = %s",
-        "currency": "t.currency = %s",
-        "actor_id": "t.actor_id = %s",
-    },
+    also={name: name for name in ("owner_id", "status", "type", "currency", "actor_id")},
     always="in_time",
 )
 NOTIFICATIONS = Listing(
@@ -93,17 +91,13 @@ NOTIFICATIONS = Listing(
     time="at_ms",
     newest_first=True,
     leads={"owner_id": (Lead("user_id", "of_user"),)},
-    also={
-        "type": "t.template = %s",
-        "status": "t.status = %s",
-        "channel": "t.channel = %s",
-    },
+    also={"type": "template", "status": "status", "channel": "channel"},
 )
 REVIEWS = Listing(
     table=TABLES["reviews"],
     time="created_ms",
     leads={"status": (Lead("status", "in_status"),)},
-    also={"owner_id": "t.owner_id = %s", "transaction_id": "t.transaction_id = %s"},
+    also={"owner_id": "owner_id", "transaction_id": "transaction_id"},
     always="in_time",
 )
 BLACKLIST = Listing(table=TABLES["blacklist"], time="at_ms", always="in_time")
@@ -121,7 +115,7 @@ POSTINGS = Listing(
         "transaction_id": (Lead("transaction_id", "of_transaction"),),
         "account_id": (Lead("account", "of_account"),),
     },
-    also={"account_id": "t.account = %s", "currency": "t.currency = %s"},
+    also={"account_id": "account", "currency": "currency"},
 )
 WINDOWS = Listing(
     table=TABLES["analytics_events"],
@@ -137,7 +131,7 @@ FACTS = Listing(
         "actor_id": (Lead("actor_id", "by_actor"),),
         "type": (Lead("type", "of_type"),),
     },
-    also={name: f"t.{name} = %s" for name in ("aggregate_id", "actor_id", "type")},
+    also={name: name for name in ("aggregate_id", "actor_id", "type")},
     always="in_time",
 )
 
@@ -152,7 +146,7 @@ def page(listing: Listing, wanted: Wanted, after: Place | None, limit: int) -> Q
     conditions += more
     values += more_values
     if len(leads) == 1:
-        first = () if name is None else (getattr(wanted, name),)
+        first = () if name is None else (_value(listing, leads[0], getattr(wanted, name)),)
         where = _where(leads[0], conditions)
         sql = (
             f"SELECT {_select(listing)} FROM {listing.table.name} t FORCE INDEX ({leads[0].index})"
@@ -165,7 +159,7 @@ def page(listing: Listing, wanted: Wanted, after: Place | None, limit: int) -> Q
 def _either(
     listing: Listing,
     leads: tuple[Lead, ...],
-    value: Any,
+    asked: str,
     conditions: list[str],
     values: list[Any],
     limit: int,
@@ -182,7 +176,13 @@ def _either(
         f" ORDER BY {_order(listing, 'u')} LIMIT %s) p"
         f" JOIN {listing.table.name} t ON t.{key} = p.{key} ORDER BY {_order(listing, 'p')}"
     )
-    return Query(sql, (*((value, *values, limit) * len(leads)), limit))
+    parts_values = [(_value(listing, lead, asked), *values, limit) for lead in leads]
+    return Query(sql, (*chain(*parts_values), limit))
+
+
+def _value(listing: Listing, lead: Lead, asked: str) -> str:
+    assert lead.column is not None
+    return listing.table.fit(lead.column, asked)
 
 
 def _narrowed(
@@ -193,7 +193,7 @@ def _narrowed(
         for name in wanted.__slots__
         if (value := getattr(wanted, name)) is not None and not name.endswith("_ms")
     }
-    unknown = asked.keys() - listing.leads.keys() - listing.also.keys()
+    unknown = asked.keys() - listing.leads.keys() - listing.also.keys() - listing.beside.keys()
     if unknown:
         raise ValueError(f"{listing.table.name} can't be narrowed to {min(unknown)}")
     name = next((name for name in listing.leads if name in asked), None)
@@ -201,7 +201,14 @@ def _narrowed(
         raise ValueError(f"{listing.table.name} are listed by {' or '.join(listing.leads)}")
     leads = (Lead(None, listing.always or ""),) if name is None else listing.leads[name]
     rest = {field: value for field, value in asked.items() if field != name}
-    return name, leads, [listing.also[field] for field in rest], [*rest.values()]
+    values = [
+        listing.table.fit(listing.also.get(field, ""), value) for field, value in rest.items()
+    ]
+    return name, leads, [_condition(listing, field) for field in rest], values
+
+
+def _condition(listing: Listing, field: str) -> str:
+    return listing.beside.get(field) or f"t.{listing.also[field]} = %s"
 
 
 def _between(listing: Listing, wanted: Wanted, after: Place | None) -> tuple[list[str], list[Any]]:
@@ -218,7 +225,7 @@ def _between(listing: Listing, wanted: Wanted, after: Place | None) -> tuple[lis
         conditions.append(
             f"{time} {beyond}= %s AND ({time} {beyond} %s OR t.{listing.table.key} {beyond} %s)"
         )
-        values += [after[0], after[0], after[1]]
+        values += [after[0], after[0], listing.table.fit(listing.table.key, after[1])]
     return conditions, values
 
 
@@ -262,7 +269,7 @@ def search(
     values: list[Any] = [asked, *(f"%{word}%" for word in others)]
     if owner_id is not None:
         conditions.append("t.owner_id = %s")
-        values.append(owner_id)
+        values.append(table.fit("owner_id", owner_id))
     sql = (
         f"SELECT {selected(table)} FROM {table.name} t WHERE {' AND '.join(conditions)}"
         f" ORDER BY {match} DESC, t.{table.key} LIMIT %s"

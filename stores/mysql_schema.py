@@ -20,7 +20,7 @@ import pymysql.err
 from stores.catalog import OtherSchema, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 DIRECTORY = Path(__file__).parent / "migrations"
 WAIT_S = 600  # for another program's steps
@@ -33,6 +33,8 @@ STATE = (
 )
 EXACT = "utf8mb4_0900_bin"  # MySQL's collation that tells all texts apart, blanks at the end too
 EXACT_MARIADB = "utf8mb4_nopad_bin"
+CREATED = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
+ALTERED = re.compile(r"ALTER TABLE (\w+) (?:ADD|MODIFY) COLUMN (\w+) (?:(?:VAR)?CHAR\((\d+)\))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +77,30 @@ def _step(path: Path) -> Step:
 
 
 @cache
+def widths() -> Mapping[str, Mapping[str, int]]:
+    """How many characters the columns of each table take, of those that have a limit."""
+    found: dict[str, dict[str, int]] = {}
+    for statement in (statement for step in steps() for statement in step.statements):
+        if table := CREATED.match(statement):
+            limited = re.findall(r"^\s+(\w+) (?:VAR)?CHAR\((\d+)\)", statement, re.MULTILINE)
+            found[table[1]] = {column: int(width) for column, width in limited}
+        elif change := ALTERED.match(statement):
+            found[change[1]].pop(change[2], None)
+            if change[3]:
+                found[change[1]][change[2]] = int(change[3])
+    return found
+
+
+@cache
 def foreign_keys() -> tuple[ForeignKey, ...]:
     """What the steps declare."""
     declared = re.compile(
         r"CONSTRAINT (\w+) FOREIGN KEY \((\w+)\)\s+REFERENCES (\w+) \((\w+)\)", re.DOTALL
     )
-    created = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
     found = []
     for step in steps():
         for statement in step.statements:
-            table = created.match(statement)
+            table = CREATED.match(statement)
             if table:
                 found += [
                     ForeignKey(name, table[1], column, target, key)

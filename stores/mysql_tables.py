@@ -4,10 +4,15 @@
 
 `stores/migrations/` creates the tables; a test holds both against the rows of the domain. Lists and
 maps are JSON columns, but an account's balances are rows of their own.
+
+An id may be longer than a key of MySQL can be. No text is refused for its length:
+
+    'xxx… (of 300)'  -->  user_id = 'xxx…~<SHA-256>', long_texts = '{"user_id": "xxx… (of 300)"}'
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -18,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import orjson
 
 from stores.catalog import ENTRIES, EVENTS, KINDS, LINKS, Entry, Link, Said
+from stores.mysql_schema import widths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +32,23 @@ if TYPE_CHECKING:
 
 
 Getter: TypeAlias = Callable[[Any], tuple[Any, ...]]
+
+LONG = "long_texts"
+DIGEST = 64  # letters of a SHA-256 in hex
+
+
+def cut(text: str, width: int) -> str:
+    """A text as a column of `width` characters holds it: as it is, or its beginning and a digest.
+
+    No two texts are cut to the same, nor to what another one is uncut.
+    """
+    if len(text) < width:
+        return text
+    digits = min(DIGEST, width // 2)
+    beginning = width - 1 - digits
+    if len(text) == width and text[beginning] != "~":
+        return text
+    return f"{text[:beginning]}~{hashlib.sha256(text.encode()).hexdigest()[:digits]}"
 
 
 class Form(Enum):
@@ -72,9 +95,22 @@ class Table:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The columns that are written: plain ones of the document, of what is in it, then JSON of both."""
-        key = () if self.keyed else (self.key,)
         revision = ("revision",) if self.revised else ()
-        return (*key, *(column.name for group in self._groups for column in group), *revision)
+        return (*self._told, LONG, *revision)
+
+    @cached_property
+    def _told(self) -> tuple[str, ...]:
+        """Those of the columns that a document says."""
+        key = () if self.keyed else (self.key,)
+        return (*key, *(column.name for group in self._groups for column in group))
+
+    @cached_property
+    def _limits(self) -> tuple[tuple[int, str, int], ...]:
+        """Place in a row, name and characters of the columns that don't take any text."""
+        limits = widths()[self.name]
+        return tuple(
+            (place, name, limits[name]) for place, name in enumerate(self._told) if name in limits
+        )
 
     @cached_property
     def _groups(self) -> tuple[list[Column], ...]:
@@ -105,9 +141,26 @@ class Table:
         row += map(_json_text, json(document))
         if outer:
             row += map(_json_text, inner_json(document[outer]))
+        row.append(self._fitted(row))
         if self.revised:
             row.append(revision)
         return row
+
+    def _fitted(self, row: list[Any]) -> str | None:
+        """Cut what is too long; answers it whole, as JSON by column."""
+        long = {}
+        for place, name, width in self._limits:
+            text = row[place]
+            if text is not None and len(text) >= width:
+                row[place] = cut(text, width)
+                if row[place] != text:
+                    long[name] = text
+        return _json_text(long or None)
+
+    def fit(self, column: str, text: str) -> str:
+        """A text as this column holds it."""
+        width = widths()[self.name].get(column)
+        return text if width is None else cut(text, width)
 
     def insert(self, name: str) -> str:
         """The statement that writes rows to the table of this name."""
@@ -116,13 +169,23 @@ class Table:
     @cached_property
     def select(self) -> str:
         """What `document` is made of, from a table called t: the key first."""
-        return ", ".join([f"t.{self.key}", *(f"t.{column.name}" for column in self.columns)])
+        columns = [self.key, *(column.name for column in self.columns), LONG]
+        return ", ".join(f"t.{name}" for name in columns)
+
+    def key_of(self, row: Sequence[Any]) -> str:
+        """The whole key of a row that begins with `select`."""
+        return str(self._long(row).get(self.key, row[0]))
 
     def document(self, row: Sequence[Any]) -> Document:
+        long = self._long(row)
         found: Document = {}
-        for column, value in zip(self.columns, row[1:], strict=True):
-            column.put(found, value)
+        for column, value in zip(self.columns, row[1:-1], strict=True):
+            column.put(found, long.get(column.name, value))
         return found
+
+    def _long(self, row: Sequence[Any]) -> Mapping[str, str]:
+        found = row[1 + len(self.columns)]
+        return orjson.loads(found) if found else {}
 
 
 def _getter(columns: Sequence[Column]) -> Getter:
@@ -404,7 +467,7 @@ def table_of(kind: Kind) -> Table:
 def balance_rows(document: Document, revision: int) -> list[tuple[Any, ...]]:
     """An account's balances, as BALANCES."""
     limits, held = document["overdraft_limits"], document["held"]
-    account_id = document["account_id"]
+    account_id = ACCOUNTS.fit("account_id", document["account_id"])
     return [
         (account_id, currency, minor, limits.get(currency), held.get(currency), revision)
         for currency, minor in document["balances"].items()

@@ -53,10 +53,19 @@ def _add_columns(found: list[Table], step: str) -> None:
     added = r"^ALTER TABLE (\w+) ADD COLUMN ([^;]+);(?: -- (.*))?$"
     for name, text, remark in re.findall(added, step, re.MULTILINE):
         by_name[name].columns.append(_column(text, remark))
+    modified = r"^ALTER TABLE (\w+) MODIFY COLUMN ([^;]+);(?: -- (.*))?$"
+    for name, text, remark in re.findall(modified, step, re.MULTILINE):
+        _modify(by_name[name].columns, _column(text, remark))
     for name, index, columns in re.findall(
         r"^ALTER TABLE (\w+) ADD KEY (\w+) \((.+)\);$", step, re.MULTILINE
     ):
         by_name[name].indexes.append(f"`{index}`: {columns}")
+
+
+def _modify(columns: list[Column], column: Column) -> None:
+    place = next(n for n, there in enumerate(columns) if there.name == column.name)
+    column.remark = column.remark or columns[place].remark
+    columns[place] = column
 
 
 def _table(name: str, body: str) -> Table:
@@ -97,6 +106,8 @@ def _lines() -> Iterator[str]:
         "people look at has a DATETIME in UTC beside it, computed when it is read. `revision` is the",
         "place in the log behind what wrote the row: what lies further on replaces it. Foreign keys say",
         "what belongs together; the projection does not check them, for it reads the topics side by side.",
+        "A text that its column can't take lies there as its beginning, `~` and its SHA-256, and whole in",
+        "`long_texts`.",
         "",
         "```mermaid",
         "erDiagram",

@@ -26,7 +26,8 @@ from stores.catalog import (
     json_of,
 )
 from stores.mysql_schema import Lock
-from stores.mysql_tables import TABLES
+from stores.mysql_tables import TABLES, cut
+from stores.questions import Wanted
 from tests.domain.stories import NOON_MS
 from tests.schemas.things import things
 from tests.stores.mysql_database import fresh, sql
@@ -116,6 +117,87 @@ async def test_a_document_comes_back_as_it_was(mariadb: MariaDB, kind: Kind) -> 
         await asyncio.to_thread(run)
 
 
+def lengthened(value: Any, name: str = "") -> Any:
+    """A document whose every text is longer than any column that has a limit."""
+    match value:
+        case str():
+            return f"{value}{name}{'x' * 600}"
+        case list():
+            return [lengthened(one, name) for one in value]
+        case dict():
+            return {key: lengthened(one, key) for key, one in value.items()}
+    return value
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+async def test_no_text_of_a_document_is_too_long(mariadb: MariaDB, kind: Kind) -> None:
+    async with fresh(mariadb) as store:
+        offset = 0
+
+        async def check(row: Any) -> None:
+            nonlocal offset
+            key = f"k{offset}{'x' * 600}"
+            if isinstance(row, Account):
+                row = replace(row, account_id=f"{row.account_id}{offset}")
+            said = change(kind, f"{kind.prefix}{key}", row)
+            said = replace(said, document=lengthened(said.document))
+            table = TABLES[kind.name]
+            if table.keyed:
+                column = next(c for c in table.columns if c.name == table.key)
+                said = replace(said, key=at(said.document, column.path))
+            await store.write((kind.changelog, 0), offset, offset + 1, batch(said))
+            offset += 1
+            assert await store.document(kind, said.key) == said.document
+            assert said.key in [key async for key, _ in store.scan(kind.name)]
+
+        loop = asyncio.get_running_loop()
+
+        @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(rows(kind))
+        def run(row: Any) -> None:
+            asyncio.run_coroutine_threadsafe(check(row), loop).result(30)
+
+        await asyncio.to_thread(run)
+
+
+async def test_no_text_of_a_fact_is_too_long(mariadb: MariaDB) -> None:
+    texts = {
+        name: name + "x" * 600
+        for name in (
+            *("service", "type", "aggregate_id", "transaction_id", "actor_id", "address"),
+            *("correlation_id", "causation_id", "trace_id", "request_id"),
+        )
+    }
+    said = [fact("e" * 600 + end, **texts) for end in "ab"]
+    posted = entry("e" * 600, account="a" * 600, currency="c" * 600, transaction_id="t" * 600)
+    chained = link("c" * 600, 7)
+    async with fresh(mariadb) as store:
+        await in_order(store, batch(*said, fact("e"), posted, chained))
+        for name in ("type", "aggregate_id", "transaction_id", "actor_id"):
+            wanted = Wanted(**{name: texts[name]})
+            first = await store.events(wanted, None, 1)
+            rest = await store.events(wanted, first.following, 1)
+            found = sorted([*first.items, *rest.items], key=lambda one: one["event_id"])
+            assert found == [json_of(one) for one in said]
+            assert rest.following is None
+        both = Wanted(transaction_id=posted.transaction_id, account_id=posted.account)
+        assert (await store.entries(both, None, 9)).items == [json_of(posted)]
+        assert [doc async for _, doc in store.scan(LINKS)] == [json_of(chained)]
+
+
+async def test_long_ids_are_told_apart(mariadb: MariaDB) -> None:
+    long = "x" * 300
+    ids = [long, f"{long} ", long[:191], cut(long, 191), cut(cut(long, 191), 191)]
+    gone = "user/" + "x" * 400
+    async with fresh(mariadb) as store:
+        await in_order(store, batch(*(user(name) for name in ids)))
+        found = await store.documents(USERS, ids)
+        assert {key: doc["name"] for key, doc in found.items()} == {name: name for name in ids}
+        assert {key async for key, _ in store.scan("users")} == set(ids)
+        await in_order(store, batch(listed("x" * 400)), batch(unlisted("x" * 400)), at=RISK_LOG)
+        assert await store.document(BLACKLIST, gone) is None
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 async def test_hostile_text_stays_text(mariadb: MariaDB, text: str) -> None:
     async with fresh(mariadb) as store:
@@ -186,8 +268,9 @@ async def test_of_two_writers_one_is_overtaken_and_writes_nothing(mariadb: Maria
 
 async def test_what_does_not_fit_is_refused_whole(mariadb: MariaDB) -> None:
     async with fresh(mariadb) as store:
-        with pytest.raises(Unfit, match="user_id"):
-            await in_order(store, batch(user("ada"), user("x" * 192)))
+        sql(url_of(store), "ALTER TABLE users MODIFY COLUMN name VARCHAR(3) NOT NULL")
+        with pytest.raises(Unfit, match="name"):
+            await in_order(store, batch(user("ada"), user("beth")))
         assert await store.document(USERS, "ada") is None
         assert await store.positions() == {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -220,9 +221,25 @@ def test_a_record_that_does_not_fit_stops_its_partition(
 ) -> None:
     bank, customer = client
     with bank.rail(), bank.worker(*SERVICES), bank.beside("project-mysql"):
-        long_id = "A-" + "x" * 200
-        customer.send("account", long_id, open_account(long_id, "U-x"))
+        sql(url(bank), "ALTER TABLE accounts MODIFY COLUMN name VARCHAR(8) NOT NULL")
+        named = replace(open_account("A-x", "U-x"), name="every other day")
+        customer.send("account", "A-x", named)
         accounts(customer, 10)
         until(lambda: b"does not fit mysql" in bank.get("/readiness", beside=True)[1], "not ready")
         until(lambda: count(bank, "audit_trail", "type = 'AccountOpened'") == 11, "all others")
         assert 0 < count(bank, "accounts") < 10  # those of the other partitions
+
+
+def test_no_id_is_too_long(client: tuple[Installation, Client]) -> None:
+    bank, customer = client
+    with bank.rail(), bank.worker("all", "projections"):
+        ids = accounts(customer, 3)
+        long_id, long_user = "A-" + "x" * 1_000, "U-" + "y" * 1_000
+        customer.send("account", long_id, open_account(long_id, long_user, 5_000))
+        paid = order("T-" + "z" * 1_000, long_id, ids[0], 700, owner=long_user)
+        customer.send("transaction", paid.transaction_id, paid, actor=long_user.encode())
+        ended(customer, [paid.transaction_id])
+        until(lambda: count(bank, "transactions", "completed_ms IS NOT NULL") == 1, "its end")
+        until(lambda: count(bank, "notifications") == 1, "what its owner is told")
+        said = verified(bank)
+        assert "mysql    accounts               4 rows, 0 missing, 0 extra, 0 differ" in said

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stores.mysql_schema import foreign_keys, steps
+from stores.mysql_schema import foreign_keys, steps, widths
 from stores.mysql_tables import TABLES
 from stores.schema import document, tables
 from tests.stores.mysql_database import fresh, new_database, sql
@@ -63,6 +63,14 @@ async def test_the_tables_are_as_documented(mariadb: MariaDB) -> None:
         for table in TABLES.values():
             columns = [row[0] for row in sql(url_of(store), f"SHOW COLUMNS FROM {table.name}")]
             assert set(table.names) <= set(columns)
+            limited = sql(
+                url_of(store),
+                "SELECT column_name, character_maximum_length FROM information_schema.columns"
+                " WHERE table_schema = DATABASE() AND table_name = %s"
+                " AND data_type IN ('char', 'varchar')",
+                table.name,
+            )
+            assert dict(limited) == widths()[table.name]
         declared = sql(
             url_of(store),
             "SELECT COUNT(*) FROM information_schema.referential_constraints"
