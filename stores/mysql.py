@@ -138,10 +138,18 @@ class MySQL:
     # a table built anew beside the one that is asked
 
     async def begin_rebuild(self, name: str) -> None:
-        """An empty table beside that of `name`, one of `catalog.NAMES`."""
+        """An empty table beside that of `name`, one of `catalog.NAMES`.
+
+        What an exchange that was cut off left of the old table goes, and what refers to it refers
+        to the new one again.
+        """
         connection = await self.pool.connect()
         try:
-            async with connection.cursor() as cursor:
+            async with (
+                connection.cursor() as cursor,
+                schema.Lock(cursor, self._swapping),
+            ):
+                await _clear(cursor, name)
                 for table in _tables(name):
                     await cursor.execute(f"DROP TABLE IF EXISTS {_side(table)}")
                     await cursor.execute(f"CREATE TABLE {_side(table)} LIKE {table}")
@@ -177,15 +185,13 @@ class MySQL:
                 connection.cursor() as cursor,
                 schema.Lock(cursor, self._swapping),
             ):
+                await _clear(cursor, name)
                 await self._put_back(connection, cursor, name, positions)
                 exchanged = [
                     f"{table} TO {table}{OLD}, {_side(table)} TO {table}" for table in _tables(name)
                 ]
                 await cursor.execute(f"RENAME TABLE {', '.join(exchanged)}")
-            async with connection.cursor() as cursor:
-                for table in _tables(name):
-                    await cursor.execute(f"DROP TABLE IF EXISTS {table}{OLD}")
-                await schema.declare(cursor)
+                await _clear(cursor, name)
         finally:
             connection.close()
 
@@ -314,6 +320,13 @@ def _side(table: str) -> str:
 def _tables(name: str) -> tuple[str, ...]:
     assert name in NAMES, name
     return ("accounts", "balances") if name == "accounts" else (TABLES[name].name,)
+
+
+async def _clear(cursor: Any, name: str) -> None:
+    """Drop the old tables of an exchange, and declare anew the foreign keys that went with them."""
+    for table in _tables(name):
+        await cursor.execute(f"DROP TABLE IF EXISTS {table}{OLD}")
+    await schema.declare(cursor)
 
 
 def _document(table: Table, row: Sequence[Any]) -> Document:

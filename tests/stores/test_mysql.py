@@ -25,7 +25,7 @@ from stores.catalog import (
     change,
     json_of,
 )
-from stores.mysql_schema import Lock
+from stores.mysql_schema import Lock, foreign_keys
 from stores.mysql_tables import TABLES, cut
 from stores.questions import Wanted
 from tests.domain.stories import NOON_MS
@@ -35,6 +35,7 @@ from tests.stores.things import (
     ACCOUNTS,
     BLACKLIST,
     USERS,
+    account,
     batch,
     entry,
     fact,
@@ -47,7 +48,7 @@ from tests.stores.things import (
 
 if TYPE_CHECKING:
     from deploy.local.mariadb import MariaDB
-    from stores.catalog import At, Batch, Kind
+    from stores.catalog import At, Batch, Change, Kind
     from stores.mysql import MySQL
 
 LOG: At = ("user-table-changelog", 0)
@@ -344,6 +345,38 @@ async def test_an_exchange_puts_the_positions_back(mariadb: MariaDB) -> None:
             await store.write(LOG, number, number + 1, HISTORY[number])
         found = await store.documents(USERS, ["ada", "bob"])
         assert {key: doc["version"] for key, doc in found.items()} == {"ada": 3, "bob": 2}
+
+
+@pytest.mark.parametrize("name", ["users", "accounts"])
+async def test_an_exchange_that_was_cut_off_is_done_again(mariadb: MariaDB, name: str) -> None:
+    """Killed between the exchange of the tables and the end of the old ones."""
+    tables = ("accounts", "balances") if name == "accounts" else (name,)
+    async with fresh(mariadb) as store:
+        await in_order(store, batch(user("ada"), whole_account("a", "ada")))
+        for _ in range(2):
+            await store.begin_rebuild(name)
+            await store.rebuild(name, 1, batch(user("ada"), whole_account("a", "ada")))
+            exchanged = [f"{t} TO {t}__old, {t}__rebuild TO {t}" for t in tables]
+            sql(url_of(store), f"RENAME TABLE {', '.join(exchanged)}")
+        await store.begin_rebuild(name)
+        await store.rebuild(name, 1, batch(user("ada"), whole_account("a", "ada")))
+        await store.swap(name, {LOG: 1})
+        assert [key async for key, _ in store.scan(name)] == ["ada" if name == "users" else "a"]
+        assert sql(url_of(store), "SHOW TABLES LIKE '%\\_\\_%'") == []
+        declared = sql(
+            url_of(store),
+            "SELECT constraint_name, table_name, referenced_table_name"
+            " FROM information_schema.referential_constraints"
+            " WHERE constraint_schema = DATABASE()",
+        )
+        assert set(declared) == {(key.name, key.table, key.target) for key in foreign_keys()}
+
+
+def whole_account(account_id: str, owner: str) -> Change:
+    return account(
+        account_id, owner,
+        open_legs=0, request_hash="", overdraft_limits={}, held={}, updated_ms=NOON_MS,
+    )  # fmt: skip
 
 
 async def test_nobody_writes_while_tables_are_exchanged(mariadb: MariaDB) -> None:
