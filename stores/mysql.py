@@ -65,6 +65,10 @@ MOVE = (
 )
 
 
+class Exchanged(Exception):
+    """Tables are being exchanged: no writer may move a position. The server is well."""
+
+
 class MySQL:
     """`stores.catalog.Store` and `stores.questions.Questions`."""
 
@@ -113,6 +117,8 @@ class MySQL:
             await self.pool.write(written)
         except pymysql.err.DataError as exc:  # too long, out of range
             raise Unfit(str(exc.args[-1])) from exc
+        except Exchanged as exc:
+            raise Unavailable("tables of MySQL are being exchanged") from exc
 
     async def _move(self, cursor: Any, at: At, expected: int, following: int) -> None:
         """First of all, so that two writers of a partition come one after the other."""
@@ -132,7 +138,7 @@ class MySQL:
         )
         stored, free = await cursor.fetchone()
         if not free:
-            raise Unavailable("tables of MySQL are being exchanged")
+            raise Exchanged
         raise Overtaken(at, stored)
 
     # a table built anew beside the one that is asked
