@@ -70,21 +70,26 @@ AWAY = frozenset(
         7,  # HostNotFound
         13,  # Unauthorized
         18,  # AuthenticationFailed
+        43,  # CursorNotFound: of a server that started again
         64,  # WriteConcernTimeout
         89,  # NetworkTimeout
         91,  # ShutdownInProgress
         100,  # UnsatisfiableWriteConcern
         133,  # FailedToSatisfyReadPreference
         134,  # ReadConcernMajorityNotAvailableYet
+        175,  # QueryPlanKilled
         189,  # PrimarySteppedDown
+        237,  # CursorKilled
         262,  # ExceededTimeLimit
         9001,  # SocketException
         10058,  # LegacyNotPrimary
         10107,  # NotWritablePrimary
         11600,  # InterruptedAtShutdown
+        11601,  # Interrupted: killed
         11602,  # InterruptedDueToReplStateChange
         13435,  # NotPrimaryNoSecondaryOk
         13436,  # NotPrimaryOrSecondary
+        14031,  # OutOfDiskSpace
     }
 )
 

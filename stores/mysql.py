@@ -41,7 +41,7 @@ from stores.mysql_lists import (
     selected,
 )
 from stores.mysql_lists import FACTS as SAID
-from stores.mysql_pool import Pool
+from stores.mysql_pool import Pool, limited
 from stores.mysql_tables import (
     BALANCES,
     TABLES,
@@ -310,7 +310,7 @@ class MySQL:
 
     async def _rows(self, query: Query) -> list[tuple[Any, ...]]:
         async def asked(cursor: Any) -> list[tuple[Any, ...]]:
-            await cursor.execute(query.sql, query.values)
+            await cursor.execute(limited(query.sql), query.values)
             return list(await cursor.fetchall())
 
         return await self.pool.read(asked)

@@ -44,7 +44,12 @@ AWAY = LOST | {
     1045,  # by password
     1053,  # shutting down
     1079,
+    1021,  # disk full, as the server,
+    1026,
+    1030,  # its engine,
+    1114,  # and a table say it
     1129,  # host blocked
+    1142,  # not let in: to a table
     1152,  # aborted
     1158,
     1159,
@@ -53,8 +58,12 @@ AWAY = LOST | {
     1203,  # of this user
     1226,
     1290,  # read only, as a replica that is none yet
+    1317,  # the statement was killed,
+    1927,  # the connection was
     1836,
-    1927,  # killed
+    1969,  # a statement took too long for MariaDB,
+    3024,  # for MySQL
+    3032,  # offline
     2002,
     2003,
 }
@@ -249,6 +258,15 @@ async def _writing(connection: Any, work: Callable[[Any], Awaitable[T]]) -> T:
             raise Again(exc) from exc
         raise
     return done
+
+
+def limited(question: str) -> str:
+    """A SELECT that the server ends when nobody waits for it any more: MariaDB's way, then MySQL's."""
+    return (
+        f"/*M!100102 SET STATEMENT max_statement_time={ANSWER_S:g} FOR */"
+        f" SELECT /*+ MAX_EXECUTION_TIME({ANSWER_S * 1000:.0f}) */ "
+        f"{question.removeprefix('SELECT ')}"
+    )
 
 
 def _code(error: BaseException) -> int:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from pymongo import AsyncMongoClient
-from pymongo.errors import OperationFailure
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from deploy.local.mongo import Mongo
 from resilience.breaker import State
@@ -655,6 +655,19 @@ async def test_a_server_that_hangs_is_given_up(
             except Unavailable:
                 await asyncio.sleep(0.05)
         assert (await db.document(USERS, "ada") or {})["version"] == 3
+
+
+@pytest.mark.parametrize("code", [43, 175, 237, 11601, 14031])
+async def test_a_server_that_cannot_do_it_now_is_away(db: MongoDB, code: int) -> None:
+    """What the stand-in never says: a full disk, a killed operation, a cursor that is gone."""
+
+    async def failing(error: Exception) -> None:
+        raise error
+
+    failed = BulkWriteError({"writeErrors": [{"index": 0, "code": code}]})
+    for error in (OperationFailure("not now", code), failed):
+        with pytest.raises(Unavailable):
+            await db.connection.call(failing, error)
 
 
 async def test_a_full_pool_refuses_after_its_time(

@@ -13,8 +13,9 @@ from deploy.local.mariadb import MariaDB
 from resilience.breaker import State
 from stores import mysql_pool
 from stores.catalog import Unavailable
+from stores.mysql_lists import Query
 from stores.mysql_pool import LEAST, MOST
-from tests.stores.mysql_database import fresh, opened, sql
+from tests.stores.mysql_database import fresh, new_database, opened, sql
 from tests.stores.test_mysql import LOG, in_order, url_of
 from tests.stores.things import USERS, batch, user
 
@@ -38,8 +39,8 @@ def connections(store: MySQL) -> int:
     return int(found[0]) - 1  # the one that asks
 
 
-async def until(met: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+async def until(met: Callable[[], bool], within_s: float = 30) -> None:
+    async with asyncio.timeout(within_s):
         while not met():  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.02)
 
@@ -125,6 +126,49 @@ async def test_a_killed_server_is_found_again(store: Callable[[type[MariaDB]], M
         assert await mysql.document(USERS, "ada")
         await mysql.write(LOG, 1, 2, batch(user("ada", 2)))
         assert (await mysql.positions())[LOG] == 2
+
+
+@pytest.mark.parametrize("code", [1021, 1026, 1030, 1114, 1142, 1317, 1969, 3024, 3032])
+async def test_a_server_that_cannot_do_it_now_is_away(mariadb: MariaDB, code: int) -> None:
+    async def said(cursor: Any) -> None:
+        await cursor.execute(f"SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {code}")
+
+    async with opened(new_database(mariadb)) as mysql:
+        for call in (mysql.pool.read, mysql.pool.write):
+            with pytest.raises(Unavailable):
+                await call(said)
+
+
+async def test_a_question_that_was_killed_is_asked_elsewhere(mariadb: MariaDB) -> None:
+    async with opened(new_database(mariadb)) as mysql:
+        asked = asyncio.create_task(mysql._rows(LONG))
+        while not (asking := questions(mysql)):  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.02)
+        sql(url_of(mysql), f"KILL QUERY {asking[0]}")
+        with pytest.raises(Unavailable):
+            await asked
+
+
+async def test_a_question_that_takes_too_long_ends_in_the_server_too(
+    mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql_pool, "ANSWER_S", 0.5)
+    async with opened(new_database(mariadb)) as mysql:
+        with pytest.raises(Unavailable):
+            await mysql._rows(LONG)
+        await until(lambda: not questions(mysql), within_s=5)
+
+
+LONG = Query("SELECT MAX(LENGTH(seq)) FROM seq_1_to_100000000000", ())
+
+
+def questions(store: MySQL) -> list[int]:
+    found = sql(
+        url_of(store),
+        "SELECT id FROM information_schema.processlist"
+        " WHERE db = DATABASE() AND info LIKE '%seq_1_to%' AND id <> CONNECTION_ID()",
+    )
+    return [number for (number,) in found]
 
 
 async def test_a_deadlock_is_tried_again(mariadb: MariaDB) -> None:
