@@ -27,7 +27,16 @@ from prometheus_client import Counter, Gauge, Histogram
 from agents.envelope import given
 from schemas.errors import Unreadable
 from stores import catalog
-from stores.catalog import CHANGELOGS, TOPICS, At, Batch, Overtaken, Unavailable, Unfit
+from stores.catalog import (
+    CHANGELOGS,
+    TOPICS,
+    At,
+    Batch,
+    OtherSchema,
+    Overtaken,
+    Unavailable,
+    Unfit,
+)
 from streaming import close_member, is_fatal
 
 if TYPE_CHECKING:
@@ -63,7 +72,9 @@ LAG_S = Gauge(
 )
 AWAY = Gauge("streambank_projection_store_away", "1 while the store does not answer", ["store"])
 STOPPED = Gauge(
-    "streambank_projection_stopped_partitions", "Partitions stopped by a record", ["store"]
+    "streambank_projection_stopped_partitions",
+    "Partitions stopped by a record, or all by their store's schema or position",
+    ["store"],
 )
 
 
@@ -118,6 +129,7 @@ class Project:
         self.store = store
         self.last_poll_s = 0.0
         self.away: str | None = None  # why the store does not answer, while it does not
+        self.broken: str | None = None  # why it ended, if that is its own store's account
         self._progress: dict[At, Progress] = {}
         self._assigned: list[At] | None = None  # not placed at the store's positions yet
         self._has_joined = False
@@ -140,6 +152,8 @@ class Project:
 
     def problem(self) -> str | None:
         """What keeps it from being ready."""
+        if self.broken is not None:
+            return self.broken
         for (topic, partition), why in self.stopped.items():
             return f"{topic}-{partition} is stopped: {why}"
         behind = [at for at, p in list(self._progress.items()) if not p.caught_up]
@@ -167,6 +181,10 @@ class Project:
                 await self._done(writing)
                 writing = asyncio.create_task(self._write_all(pieces))
             await writing
+        except (Lost, OtherSchema) as exc:
+            self.broken = str(exc)
+            STOPPED.labels(self.store.name).set(max(1, len(self._assigned or self._progress)))
+            raise
         finally:
             writing.cancel()
             with suppress(asyncio.CancelledError):

@@ -4,7 +4,8 @@ r"""A worker process: any set of services in one event loop, and one ops server 
                                                    \--anything breaks--> exit with a code of its own
 
 On a signal each running transaction ends first, then the group is left. What breaks is not mended
-here: nothing was committed, and what supervises the process starts it again.
+here: nothing was committed, and what supervises the process starts it again. A projection that can't
+go on because of its own store stands still while others run here, and says so in readiness.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import signal
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aiohttp import web
 from confluent_kafka import KafkaException
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 log = logging.getLogger(__name__)
+
+Reading: TypeAlias = dict[Perform | Project, asyncio.Task[None]]  # what reads topics on its own
 
 LOOK_S = 0.5  # between two looks whether an app has crashed
 BROKER_S = 5.0  # between two looks whether the broker answers
@@ -81,13 +84,13 @@ class Workers:
             for app in self.apps:
                 running.push_async_callback(app.stop)
             await asyncio.gather(*(_start(app) for app in self.apps))
-            reading = [asyncio.create_task(consumer.run()) for consumer in self.consumers]
+            reading = {one: asyncio.create_task(one.run()) for one in self.consumers}
             log.info("running", extra={"services": self.names})
             await _until(stop, self.apps, reading)
             log.info("stopping", extra={"services": self.names})
             for consumer in self.consumers:
                 consumer.stop()
-            await asyncio.gather(*reading)
+            await asyncio.gather(*reading.values())
 
     def checks(self, broker: Broker) -> tuple[Check, ...]:
         """What this process must have to be ready."""
@@ -153,15 +156,23 @@ async def _start(app: Any) -> None:
     await app.start()
 
 
-async def _until(stop: asyncio.Event, apps: list[Any], reading: list[asyncio.Task[None]]) -> None:
-    """Wait for `stop`. Raises what an app or a consumer broke on."""
+async def _until(stop: asyncio.Event, apps: list[Any], reading: Reading) -> None:
+    """Wait for `stop`. Raises what an app or a consumer broke on.
+
+    A projection that broke on its own store's account stands still while anything else runs here.
+    """
     while not stop.is_set():
         for app in apps:
             if app.crashed:
                 raise app.crash_reason or RuntimeError(f"{app.conf.id} crashed")
-        for task in reading:
-            if task.done():
-                task.result()
+        for consumer in [one for one, task in reading.items() if task.done()]:
+            if isinstance(consumer, Project) and consumer.broken and (apps or len(reading) > 1):
+                log.error(
+                    "the projection into %s stands still: %s", consumer.store.name, consumer.broken
+                )
+                reading.pop(consumer).exception()
+            else:
+                reading[consumer].result()
         try:
             await asyncio.wait_for(stop.wait(), LOOK_S)
         except TimeoutError:

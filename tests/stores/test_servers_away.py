@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pymongo import MongoClient
 
 from deploy.local.mariadb import MariaDB
 from deploy.local.mongo import Mongo
 from stores.mongo_lists import MIGRATIONS
+from tests.stores.mysql_database import sql
 from tests.stores.test_mongo import url_of as mongo_url
-from tests.stores.test_project import accounts, count, ended, transfers, until, verified
+from tests.stores.test_project import accounts, count, ended, transfers, until, url, verified
 from tests.system.conftest import Installation
 
 if TYPE_CHECKING:
@@ -70,6 +73,31 @@ def test_a_mongodb_that_is_killed_under_load_is_filled_on(
         )
         assert "mongodb  transactions         120 rows, 0 missing" in verified(bank)
     customer.close()
+
+
+def test_a_store_that_is_not_this_program_s_holds_back_itself_alone(
+    bank: Callable[[], Installation], mongo: Mongo
+) -> None:
+    both = bank()
+    name = f"d{uuid.uuid4().hex[:8]}"
+    both.environment["STREAMBANK_MONGODB_URL"] = mongo_url(mongo, name)
+    assert both.pipeline("stores", "migrate").returncode == 0
+    with MongoClient[Any](mongo_url(mongo, name)) as client:
+        client[name]["migrations"].update_one({"_id": "number"}, {"$set": {"number": 99}})
+    customer = both.client("account.events")
+    with both.rail(), both.worker("all"), both.beside("projections", ready=False) as projections:
+        accounts(customer, 10)
+        until(lambda: count(both, "accounts") == 10, "the other store is filled")
+        until(
+            lambda: b"the MongoDB database is at 99" in both.get("/readiness", beside=True)[1],
+            "not ready, and why",
+        )
+        assert projections.poll() is None
+    customer.close()
+    sql(url(both), "UPDATE migrations SET number = 99 ORDER BY number DESC LIMIT 1")
+    refused = both.pipeline("worker", "projections")
+    assert refused.returncode == 1
+    assert "database is at 99" in refused.stderr
 
 
 def test_both_stores_hold_the_same_and_each_is_built_anew(
