@@ -6,7 +6,8 @@
 The store keeps the positions: with the rows, moved from one to the next, so that a batch told twice,
 or by a worker that was thought dead, changes nothing. Offsets in Kafka are for those who watch the
 lag. A store that is away holds back its own projection alone: the batch waits, tried again, while
-the consumer stays in its group. A record that can't be read stops its partition; none is skipped.
+the consumer stays in its group. A record that can't be read stops its partition; none is skipped. Not
+read are states of a row that the same poll replaces, and what says that a row's time is over.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from streaming import close_member, is_fatal
 if TYPE_CHECKING:
     from agents.transact import Codec
     from agents.wiring import Wiring
-    from stores.catalog import Store
+    from stores.catalog import Kind, Store
 
 log = logging.getLogger(__name__)
 
@@ -474,13 +475,18 @@ def batch_of(codec: Codec, at: At, records: Sequence[Any]) -> tuple[Batch, int]:
 
 
 def _newest(at: At, records: Sequence[Any]) -> list[Any]:
-    """Of each row that the stores hold its last record, in their order: most need no decoding."""
+    """Of each row that the stores hold its last state, in their order: most need no decoding.
+
+    That a row left its table because its time is over is no state of it: the one before stays.
+    """
+    kinds: dict[bytes | None, Kind | None] = {None: None}
     newest: dict[bytes, Any] = {}
     for record in records:
         key = record.key()
-        if key in newest or (
-            key is not None and catalog.kind_of(at[0], _text(key), at[1]) is not None
-        ):
+        if key not in kinds:
+            kinds[key] = catalog.kind_of(at[0], _text(key), at[1])
+        kind = kinds[key]
+        if kind is not None and (kind.removed or record.value() is not None):
             newest[key] = record
     return sorted(newest.values(), key=_offset)
 
