@@ -375,15 +375,20 @@ class Project:
                 return
             except Overtaken as exc:
                 log.info("%s; going on from there", exc)
+                if exc.stored >= piece.following:  # by us perhaps, and the answer was lost
+                    await self._tell(piece.batch)
                 self._again(piece.at, exc.stored)
                 return
             else:
                 self._say_back()
                 BATCH_S.labels(self.store.name).observe(time.monotonic() - started_s)
                 self._wrote(progress, piece)
-                if self._written is not None:
-                    await self._written(piece.batch)
+                await self._tell(piece.batch)
                 return
+
+    async def _tell(self, batch: Batch) -> None:
+        if self._written is not None:
+            await self._written(batch)
 
     def _stop_at(self, progress: Progress, piece: Piece, exc: Unfit) -> None:
         """What was read behind it is dropped: it comes again when the partition goes on."""

@@ -6,15 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agents.project import batch_of
+from agents.project import Piece, Progress, Project, batch_of
+from agents.wiring import Wiring
 from domain.blacklist import Blacklisted, BlacklistKind
 from domain.person import Role, User
 from proof.reader import LogRecord
 from proof.rebuild import Told
 from schemas.codec import Codec
+from stores.catalog import Unavailable
+from tests.stores.mysql_database import fresh
+from tests.stores.things import batch, user
 
 if TYPE_CHECKING:
-    from stores.catalog import At
+    from deploy.local.mariadb import MariaDB
+    from stores.catalog import At, Batch
 
 USERS: At = ("user-table-changelog", 0)
 RISK: At = ("risk-table-changelog", 0)
@@ -62,3 +67,28 @@ def test_of_each_row_its_last_state(
     batch, reached = batch_of(CODEC, at, log(at, *told))
     assert {one.key: one.document is not None for one in batch.changes.values()} == kept
     assert reached == following
+
+
+async def test_what_was_written_is_told_when_the_answer_was_lost(
+    mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    async def written(batch: Batch) -> None:
+        told.append(batch)
+
+    async with fresh(mariadb) as store:
+        write = store.write
+
+        async def cut_off(*what: Any) -> None:
+            monkeypatch.setattr(store, "write", write)
+            await write(*what)
+            raise Unavailable("the connection was lost")
+
+        monkeypatch.setattr(store, "write", cut_off)
+        project = Project(Wiring(kafka={}), CODEC, store, written)
+        project._progress[USERS] = Progress(1, 3, 0)
+        piece = Piece(USERS, 1, 0, 3, 1, batch(user("ada", 3)))
+        await project._write(piece)
+        assert await store.positions() == {USERS: 3}
+    assert told == [piece.batch]
