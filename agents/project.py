@@ -13,6 +13,7 @@ read are states of a row that the same poll replaces, and what says that a row's
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import Counter as Counted
@@ -134,8 +135,8 @@ class Project:
         self._progress: dict[At, Progress] = {}
         self._assigned: list[At] | None = None  # not placed at the store's positions yet
         self._has_joined = False
-        self._turn = 0
-        self._seeks: dict[At, int] = {}
+        self._turns = itertools.count(1)  # both threads take from it
+        self._seeks: dict[int, tuple[At, int]] = {}  # by turn: where it begins
         self._commits: dict[At, int] = {}
         self._writers = asyncio.Semaphore(WRITERS)
         self._kafka = ThreadPoolExecutor(1, f"project-{store.name}")
@@ -213,9 +214,9 @@ class Project:
     # in the Kafka thread
 
     def _poll(self, most: int) -> Polled:
-        self._seek()
-        self._commit()
         polled = Polled({at: p.turn for at, p in list(self._progress.items())})
+        self._seek(polled.turns)
+        self._commit()
         first = self._consumer.poll(0.1)
         self.last_poll_s = time.monotonic()
         for record in () if first is None else (first, *self._consumer.consume(most, 0)):
@@ -224,13 +225,18 @@ class Project:
                 polled.records.setdefault(self._at(record), []).append(record)
             elif error.code() == KafkaError._PARTITION_EOF:
                 polled.ends[self._at(record)] = _offset(record)
-            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                raise Lost(self._lost(record))
-            elif is_fatal(error):
-                raise KafkaException(error)
             else:
-                log.warning("reading for %s: %s", self.store.name, error)
+                self._failed(record)
         return polled
+
+    def _failed(self, record: Any) -> None:
+        """Raises Lost, or KafkaException, if this error is one for good."""
+        error = record.error()
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise Lost(self._lost(record))
+        if is_fatal(error):
+            raise KafkaException(error)
+        log.warning("reading for %s: %s", self.store.name, error)
 
     def _touch(self) -> None:
         """Poll without taking anything: what is paused gives nothing."""
@@ -238,17 +244,26 @@ class Project:
         self._consumer.pause(ours)
         record = self._consumer.poll(0)
         self.last_poll_s = time.monotonic()
-        if record is not None and record.error() is None:  # assigned in this very poll
-            self._again(self._at(record))
+        if record is not None:
+            error = record.error()
+            if error is None:  # assigned in this very poll
+                self._again(self._at(record))
+            elif error.code() != KafkaError._PARTITION_EOF:
+                self._failed(record)
         self._consumer.resume([t for t in ours if self._at(t) in self._progress])
 
-    def _seek(self) -> None:
-        while self._seeks:
-            at, offset = self._seeks.popitem()
-            if at in self._progress:
+    def _seek(self, turns: Mapping[At, int]) -> None:
+        """To where these turns begin. One that begins meanwhile is none of them and waits."""
+        for turn, (at, offset) in list(self._seeks.items()):
+            known = turns.get(at)
+            if known is not None and known < turn:
+                continue
+            del self._seeks[turn]
+            if known == turn:
                 where = self._topic(at)
                 where.offset = offset
                 self._consumer.seek(where)
+                self._consumer.resume([where])  # it may have been stopped in the turn before
         for at in self.stopped:
             self._consumer.pause([self._topic(at)])
 
@@ -286,8 +301,7 @@ class Project:
         places = []
         for at in assigned:
             start = positions.get(at, 0)
-            self._turn += 1
-            self._progress[at] = Progress(self._turn, start, start)
+            self._progress[at] = Progress(next(self._turns), start, start)
             places.append(self._topic(at))
             places[-1].offset = start
         self._consumer.assign(places)
@@ -392,8 +406,7 @@ class Project:
 
     def _stop_at(self, progress: Progress, piece: Piece, exc: Unfit) -> None:
         """What was read behind it is dropped: it comes again when the partition goes on."""
-        self._turn += 1
-        progress.turn = self._turn
+        progress.turn = next(self._turns)
         progress.stopped = (
             f"a record from {piece.expected} on does not fit {self.store.name}: {exc}"
         )
@@ -410,14 +423,19 @@ class Project:
             ROWS.labels(self.store.name, name).inc(count)
 
     def _again(self, at: At, offset: int | None = None) -> None:
-        """Read a partition from where the store stands."""
+        """Read a partition from where the store stands, unless it is ours no more.
+
+        The Kafka thread may take it from us meanwhile: what it took away is not put back.
+        """
         progress = self._progress.get(at)
         if progress is None:
             return
-        self._turn += 1
         start = progress.written if offset is None else offset
-        self._progress[at] = Progress(self._turn, start, start, caught_up=progress.caught_up)
-        self._seeks[at] = start
+        turn = next(self._turns)
+        self._seeks[turn] = at, start  # before the turn is known: who sees that finds this
+        progress.turn = turn
+        progress.read = progress.written = start
+        progress.end, progress.written_ms, progress.stopped = -1, 0, None
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
-from agents.project import Piece, Progress, Project, batch_of
+from agents.project import Lost, Piece, Progress, Project, batch_of
 from agents.wiring import Wiring
 from domain.blacklist import Blacklisted, BlacklistKind
 from domain.person import Role, User
@@ -14,6 +15,7 @@ from proof.reader import LogRecord
 from proof.rebuild import Told
 from schemas.codec import Codec
 from stores.catalog import Unavailable
+from stores.mysql import MySQL
 from tests.stores.mysql_database import fresh
 from tests.stores.things import batch, user
 
@@ -67,6 +69,94 @@ def test_of_each_row_its_last_state(
     batch, reached = batch_of(CODEC, at, log(at, *told))
     assert {one.key: one.document is not None for one in batch.changes.values()} == kept
     assert reached == following
+
+
+class Said:
+    """A record, or an error, as a consumer gives it."""
+
+    def __init__(self, at: At, code: int | None = None) -> None:
+        self._at, self._code = at, code
+
+    def topic(self) -> str:
+        return self._at[0]
+
+    def partition(self) -> int:
+        return self._at[1]
+
+    def error(self) -> KafkaError | None:
+        return None if self._code is None else KafkaError(self._code)
+
+
+class Consuming:
+    """A consumer that gives what it is told to, and notes where it was sent."""
+
+    def __init__(self, *given: Said) -> None:
+        self.given = list(given)
+        self.sought: list[tuple[str, int, int]] = []
+
+    def poll(self, _: float) -> Said | None:
+        return self.given.pop(0) if self.given else None
+
+    def seek(self, where: Any) -> None:
+        self.sought.append((where.topic, where.partition, where.offset))
+
+    def pause(self, _: list[Any]) -> None: ...
+
+    def resume(self, _: list[Any]) -> None: ...
+
+    def unassign(self) -> None: ...
+
+    def get_watermark_offsets(self, *_: Any) -> tuple[int, int]:
+        return 7, 9
+
+
+def reading(consumer: Consuming) -> Project:
+    """A projection that has one partition."""
+    project = Project(Wiring(kafka={}), CODEC, MySQL("mysql://nobody@127.0.0.1/none"))
+    project._consumer = consumer
+    project._progress[USERS] = Progress(next(project._turns), 3, 3)
+    return project
+
+
+def test_what_the_broker_says_while_a_batch_is_written_is_heard() -> None:
+    with pytest.raises(Lost, match="stands at offset 3 of user-table-changelog-0"):
+        reading(Consuming(Said(USERS, KafkaError._AUTO_OFFSET_RESET)))._touch()
+    with pytest.raises(KafkaException):
+        reading(Consuming(Said(USERS, KafkaError._FATAL)))._touch()
+    reading(Consuming(Said(USERS, KafkaError._PARTITION_EOF)))._touch()
+    reading(Consuming(Said(USERS, KafkaError._ALL_BROKERS_DOWN)))._touch()
+
+
+def test_a_partition_that_is_taken_away_is_not_put_back() -> None:
+    consumer = Consuming()
+    project = reading(consumer)
+
+    class Taken(dict[Any, Any]):
+        """The Kafka thread is quicker than who just looked."""
+
+        def get(self, at: Any, _: Any = None) -> Any:
+            found = super().get(at)
+            project._revoked(consumer, [])
+            return found
+
+    project._progress = Taken(project._progress)
+    project._again(USERS, 5)
+    assert project._progress == {}
+    project._progress = {USERS: Progress(next(project._turns), 8, 8)}  # given to us again
+    project._seek({at: p.turn for at, p in project._progress.items()})
+    assert consumer.sought == []
+
+
+def test_what_was_read_before_a_seek_is_not_taken_for_what_comes_after() -> None:
+    """The turn that begins after a poll began is sought by the next one."""
+    consumer = Consuming()
+    project = reading(consumer)
+    turns = {at: p.turn for at, p in project._progress.items()}
+    project._again(USERS, 1)
+    project._seek(turns)
+    assert consumer.sought == []
+    project._seek({at: p.turn for at, p in project._progress.items()})
+    assert consumer.sought == [(*USERS, 1)]
 
 
 async def test_what_was_written_is_told_when_the_answer_was_lost(
