@@ -266,16 +266,24 @@ class MongoDB:
         return not await self.connection.call(_bulk, self._of(POSITIONS), [InsertOne(row)])
 
     async def _hold(self, name: str, positions: Mapping[At, int]) -> None:
-        """Put the positions of the sources back, and let no writer move them."""
+        """Put the positions of the sources back, and let no writer move them.
+
+        Raises Unavailable where another exchange holds one: it would let writers go when it ends.
+        """
         known = {at for at in await self.positions() if at[0] in sources(name)}
-        for at in known | positions.keys():
+        for at in sorted(known | positions.keys()):
             await self._first(at, 0)
+            free = {"_id": _place(at), "held": {"$in": [None, name]}}
             back = {
                 "$min": {"next": positions.get(at, 0)},
                 "$inc": {"turn": 1},
                 "$set": {"held": name},
             }
-            await self.connection.call(self._of(POSITIONS).update_one, {"_id": _place(at)}, back)
+            done = await self.connection.call(self._of(POSITIONS).update_one, free, back)
+            if not done.matched_count:
+                row = await self.connection.call(self._of(POSITIONS).find_one, {"_id": _place(at)})
+                await self._let_go(name)
+                raise Unavailable(_exchanged(row))
 
     async def _let_go(self, name: str) -> None:
         await self.connection.call(
@@ -424,12 +432,15 @@ async def _bulk(collection: Any, operations: Sequence[Any]) -> list[int]:
 
 def _check(at: At, row: Mapping[str, Any] | None, expected: int) -> None:
     if row and "held" in row:
-        raise Unavailable(
-            f"the {row['held']} of MongoDB are being exchanged; if nobody does, rebuild them again"
-        )
+        raise Unavailable(_exchanged(row))
     found = row["next"] if row else 0
     if found != expected:
         raise Overtaken(at, found)
+
+
+def _exchanged(row: Mapping[str, Any] | None) -> str:
+    held = row.get("held", "collections") if row else "collections"
+    return f"the {held} of MongoDB are being exchanged; if nobody does, rebuild them again"
 
 
 def _row(change: Change, following: int) -> Stored:

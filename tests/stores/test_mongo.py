@@ -552,6 +552,23 @@ async def test_a_swap_that_is_cut_off_lets_nobody_write_until_it_is_done(db: Mon
     assert [*(await kept(db, "users"))] == ["ada", "bob"]
 
 
+async def test_of_two_swaps_with_one_source_the_second_is_refused(db: MongoDB) -> None:
+    """Else the first that ends would let writers go while the other still exchanges."""
+    await appended(db, FACTS, fact("e1"), entry("e1"))
+    for name in (EVENTS, ENTRIES):
+        await db.begin_rebuild(name)
+        await db.rebuild(name, 2, batch(fact("e1"), entry("e1")))
+    await db._hold(EVENTS, {FACTS: 2})
+    with pytest.raises(Unavailable, match="events of MongoDB are being exchanged"):
+        await db.swap(ENTRIES, {FACTS: 2})
+    with pytest.raises(Unavailable, match="events of MongoDB are being exchanged"):
+        await db.write(FACTS, 2, 3, batch(fact("e2")))
+    await db.swap(EVENTS, {FACTS: 2})
+    await db.swap(ENTRIES, {FACTS: 2})
+    await db.write(FACTS, 2, 3, batch(fact("e2")))
+    assert [*(await kept(db, EVENTS)), *(await kept(db, ENTRIES))] == ["e1", "e2", "e1/000"]
+
+
 async def test_a_write_that_a_swap_overtook_is_done_again(
     db: MongoDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
