@@ -2,8 +2,8 @@
 
     full (limit tokens) --take--> … --empty--> refused until a token has dripped in again
 
-The core is pure: time comes in as monotonic seconds. A bucket that is full again is forgotten;
-beyond `clients` the one that was used longest ago goes.
+The core is pure: time comes in as monotonic seconds. Buckets are kept, full again or not; beyond
+`clients` the one that was used longest ago goes.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
 A document is a row of a service's table, as the workers' ops servers show it: the fold of the
 service's events, committed in one transaction with them. It replaces an older version of itself
 and nothing else, so that told twice, or late, is told once. A row that leaves its table because its
-time is over stays in the stores. Events and entries have ids and are only ever added.
+time is over stays in the stores, but where `Kind.removed`. Events and entries have ids and are only
+ever added.
 """
 
 from __future__ import annotations

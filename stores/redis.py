@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ANSWER_S = 0.25  # of all that a call takes, the wait for a connection included
 POOL: dict[str, Any] = {
     "max_connections": 20,
-    "timeout": 5,  # for a free connection
+    "timeout": ANSWER_S,  # for a free connection; no call has longer
     "protocol": 2,
     "socket_timeout": 1.0,
     "socket_connect_timeout": 0.25,

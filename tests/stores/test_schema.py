@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stores.catalog import KINDS, NAMES, _once
 from stores.mysql_schema import foreign_keys, steps, widths
 from stores.mysql_tables import TABLES
 from stores.schema import document, tables
@@ -32,6 +34,22 @@ def test_the_document_is_current() -> None:
     assert Path(ROOT / "docs" / "schema.md").read_text() == document(), (
         "run `python -m stores.schema > docs/schema.md`"
     )
+
+
+def test_what_the_stores_hold_is_told() -> None:
+    """Each kind of document once in the table of docs/stores.md, with what is newer."""
+    text = Path(ROOT / "docs" / "stores.md").read_text()
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
+    told = {
+        name: newer.strip()
+        for names, _, _, newer in (row for row in rows if len(row) == 4)
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert told.keys() == set(NAMES)
+    for kind in KINDS:
+        said = "–" if kind.version is _once else "a higher `version`"
+        said = "further on in the changelog" if kind.removed else said
+        assert told[kind.name].startswith(said), kind.name
 
 
 def test_several_migrate_at_once(mariadb: MariaDB) -> None:
