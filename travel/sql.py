@@ -18,7 +18,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ import orjson
 from settings import Settings
 from travel.errors import Refused, TooLarge
 from travel.schema import BY_NAME, EVENT_COLUMNS, EVENTS, VIEWS
+from travel.scratch import scratch
 from travel.snapshot import Snapshot, Source
 
 if TYPE_CHECKING:
@@ -101,15 +101,16 @@ def run(
         "parquet": str(target.parquet.resolve()) if target else None,
         "progress": str(target.progress.resolve()) if target and target.progress else None,
     }
-    with tempfile.TemporaryDirectory(prefix="query-") as directory:
+    with scratch() as (directory, lock):
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "travel.sql", directory],
+                [sys.executable, "-m", "travel.sql", str(directory)],
                 input=orjson.dumps(asked),
                 capture_output=True,
                 timeout=limits.seconds + GRACE_S,
                 cwd=ROOT,
                 check=False,
+                pass_fds=(lock,),
             )
         except subprocess.TimeoutExpired as exc:
             raise _too_long(limits) from exc
