@@ -165,14 +165,16 @@ def events(
     partition: int,
     end: End = NOW,
     private: Log | None = None,
+    start: int | None = None,
 ) -> Iterator[LogRecord]:
     """One partition's events in the order in which they were decided, up to `end`.
 
+    `start`: the first offset of the public ones that is wanted, where no rows are folded of them.
     `private`: a second log to read the service's private events from. Without it rows that private
     events alone make (`schema.PRIVATE`) are missing, and no others.
     """
     topic = f"{prefix}{decider.service}.events"
-    found = log.records(topic, partition)
+    found = log.records(topic, partition, start)
     if private is not None and decider.private_events:
         secrets = private.records(f"{prefix}{decider.service}.private", partition)
         found = heapq.merge(found, secrets, key=input_of)

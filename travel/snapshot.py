@@ -15,8 +15,9 @@ from travel.fold import NOW, End, Fold, events
 from travel.schema import event_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from proof.reader import LogRecord
     from settings import Settings
     from travel.schema import Table
 
@@ -36,50 +37,51 @@ class Source:
 
 
 class Snapshot:
-    """What one query reads. A service's rows are read once, whatever number of tables they are.
-
-    `at_ms`: Unix milliseconds of the broker; None: what the workers have committed by now.
-    """
+    """What one query reads. `at_ms`: Unix milliseconds of the broker; None: what is committed by now."""
 
     def __init__(self, source: Source, at_ms: int | None) -> None:
         self._source, self._at_ms = source, at_ms
         self._reader = Reader(source.kafka)
-        self._kept: dict[str, list[Mapping[str, Any]]] = {}  # rows by key, of each partition
 
     def close(self) -> None:
         self._reader.close()
 
-    def lines(self, table: Table) -> Iterator[dict[str, Any]]:
-        """The rows of a table as lines for DuckDB."""
-        for partition, rows in enumerate(self._rows(table.service)):
-            if partition and table.first_only:
+    def lines(self, service: str, tables: Sequence[Table]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The rows of a service's tables as lines for DuckDB, each behind the name of its table.
+
+        They are read once for all tables, and those of one partition are held at a time.
+        """
+        for partition in range(self._source.installation.partitions):
+            wanted = [table for table in tables if not (partition and table.first_only)]
+            if not wanted:
                 return
-            for key, row in rows.items():
-                if key.startswith(table.prefix):
-                    yield table.record(key, self._decoded(row), partition)
+            for key, row in self._partition(service, partition).items():
+                for table in wanted:
+                    if key.startswith(table.prefix):
+                        yield table.name, table.record(key, self._decoded(row), partition)
 
     def events(self, service: str, since_ms: int | None = None) -> Iterator[dict[str, Any]]:
         """The public facts of a service as lines for DuckDB, in the order of each partition.
 
-        `since_ms`: the first millisecond of which they are wanted.
+        `since_ms`: the first millisecond of which they are wanted; what lies before is not read.
         """
         decode = self._source.codec.decode
         for partition in range(self._source.installation.partitions):
-            for record in self._events(service, partition):
+            for record in self._events(service, partition, since_ms):
                 if since_ms is not None and record.at_ms < since_ms:
                     continue
                 yield event_line(service, record, decode(record.value or b""))
 
-    def _events(self, service: str, partition: int) -> Iterator[Any]:
+    def _events(
+        self, service: str, partition: int, since_ms: int | None = None
+    ) -> Iterator[LogRecord]:
+        """From the first record, or from a place before which none is as late as `since_ms`."""
         end = NOW if self._at_ms is None else End(at_ms=self._at_ms)
-        prefix = self._source.installation.namespace
-        return events(self._reader, prefix, DECIDERS[service], partition, end)
-
-    def _rows(self, service: str) -> list[Mapping[str, Any]]:
-        if service not in self._kept:
-            partitions = range(self._source.installation.partitions)
-            self._kept[service] = [self._partition(service, n) for n in partitions]
-        return self._kept[service]
+        prefix, decider = self._source.installation.namespace, DECIDERS[service]
+        start = None
+        if since_ms is not None:
+            start = self._reader.offset_at(f"{prefix}{service}.events", partition, since_ms)
+        return events(self._reader, prefix, decider, partition, end, start=start)
 
     def _partition(self, service: str, partition: int) -> Mapping[str, Any]:
         if self._at_ms is not None:

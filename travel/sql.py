@@ -3,7 +3,7 @@
     SQL --> child: names of tables --> their lines, from the logs --> DuckDB, locked --> rows | Parquet
      \\--time is over: the child is killed
 
-The child has no database but its own, in a file: what it holds in memory is bounded whatever it loaded.
+The child has no database but its own, in a file: of what it loaded little is in memory.
 It reads and writes no file outside its own directory, loads no extension and can't be told to: what
 hostile SQL may cost is its time, its memory and the rows of one answer.
 """
@@ -18,10 +18,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 import orjson
@@ -35,12 +37,16 @@ from travel.snapshot import Snapshot, Source
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from travel.schema import Table
+
 ROOT = Path(__file__).resolve().parent.parent
 SQL_LIMIT = 20_000  # characters
 ONE_SELECT = "only one SELECT can be asked: nothing is changed, set or loaded here"
 CHANGING = re.compile(r'"type":"(INSERT|UPDATE|DELETE|MERGE)')  # in DuckDB's tree of a statement
 EACH = 20_000  # records between two words on progress
 GRACE_S = 2.0  # for the child to say itself that its time is over
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +235,7 @@ class Progress:
         partial.write_bytes(orjson.dumps({"phase": phase, "records": self.records}))
         partial.replace(self._file)
 
-    def count(self, lines: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    def count(self, lines: Iterator[T]) -> Iterator[T]:
         for line in lines:
             if self.records % EACH == 0:
                 self.tell("reading")
@@ -249,12 +255,21 @@ def _load(
     since_ms, at_ms = span
     snapshot = Snapshot(Source.of(Settings.load()), at_ms)
     try:
-        for name in sorted(names):
-            facts = snapshot.events(EVENTS[name], since_ms) if name in EVENTS else None
-            lines = facts if facts is not None else snapshot.lines(BY_NAME[name])
-            _copy(database, directory / f"{name}.json", _raw(name), progress.count(lines))
+        for name in sorted(names & EVENTS.keys()):
+            facts = ((name, line) for line in snapshot.events(EVENTS[name], since_ms))
+            _copy(database, directory, [name], progress.count(facts))
+        for service, tables in _by_service(names).items():
+            lines = progress.count(snapshot.lines(service, tables))
+            _copy(database, directory, [table.name for table in tables], lines)
     finally:
         snapshot.close()
+
+
+def _by_service(names: set[str]) -> Mapping[str, Sequence[Table]]:
+    found: defaultdict[str, list[Table]] = defaultdict(list)
+    for name in sorted(names & BY_NAME.keys()):
+        found[BY_NAME[name].service].append(BY_NAME[name])
+    return found
 
 
 def _drop(database: Any, names: set[str]) -> None:
@@ -267,19 +282,34 @@ def _drop(database: Any, names: set[str]) -> None:
         database.execute(f"DROP TABLE {_raw(name)}")
 
 
-def _copy(database: Any, file: Path, table: str, lines: Iterator[Mapping[str, Any]]) -> None:
-    """Through a file: DuckDB reads JSON many times faster than rows are inserted."""
+def _copy(
+    database: Any,
+    directory: Path,
+    names: Sequence[str],
+    lines: Iterator[tuple[str, Mapping[str, Any]]],
+) -> None:
+    """Lines into the tables that they name.
+
+    Through files: DuckDB reads JSON many times faster than rows are inserted.
+    """
+    files = {name: directory / f"{name}.json" for name in names}
+    with ExitStack() as opened:
+        outs = {name: opened.enter_context(file.open("wb")) for name, file in files.items()}
+        for name, line in lines:
+            outs[name].write(orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
+    for name, file in files.items():
+        _insert(database, file, _raw(name))
+        file.unlink()
+
+
+def _insert(database: Any, file: Path, table: str) -> None:
     described = database.execute(f"DESCRIBE {table}").fetchall()
     columns = {name: kind for name, kind, *_ in described}
-    with file.open("wb") as out:
-        for line in lines:
-            out.write(orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
     database.execute(
         f"INSERT INTO {table} BY NAME SELECT * FROM read_json(?, format='newline_delimited', columns=?,"
         " maximum_object_size=33554432)",
         [str(file), columns],
     )
-    file.unlink()
 
 
 def _shut_in(database: Any, directory: Path, limits: Limits) -> None:

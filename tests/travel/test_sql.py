@@ -120,7 +120,8 @@ def test_what_is_loaded_may_be_more_than_the_memory(tmp_path: Path) -> None:
     with duckdb.connect(str(tmp_path / "tables.duckdb")) as database:
         sql._shut_in(database, tmp_path, limits)
         sql._create(database)
-        sql._copy(database, tmp_path / "lines.json", "loaded_account_events", facts())
+        named = (("account_events", fact) for fact in facts())
+        sql._copy(database, tmp_path, ["account_events"], named)
         sql._lock(database)
         found = sql._written(
             database,
