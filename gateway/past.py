@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 LOG = "log"  # the source of what is folded: see X-Read-Source
 AT_ONCE, WAITING = 2, 8
 FOLD_S = 20.0
-LIMITS = Limits(rows=10_000, seconds=20.0, bytes=512 << 20)
+LIMITS = Limits(rows=10_000, seconds=20.0, bytes=512 << 20, answer_bytes=32 << 20)
 
 T = TypeVar("T")
 

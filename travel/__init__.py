@@ -16,8 +16,8 @@ def query(sql: str, at: str | None = None, *, rows: int = 100_000, seconds: floa
     """What one SELECT answers over the tables of docs/tables.md, now or `at` a time (RFC 3339).
 
     Kafka and the rest come from the settings. Raises `travel.errors.Refused` for SQL that can't be
-    had, `travel.errors.TooLarge` when its time or memory is over; more rows than `rows` are cut
-    off, and the result then says `truncated`.
+    had, `travel.errors.TooLarge` when its time or memory is over or its rows have too many bytes;
+    more rows than `rows` are cut off, and the result then says `truncated`.
     """
     from travel.moments import moment
     from travel.sql import Limits, run

@@ -12,4 +12,8 @@ class Refused(Exception):
 
 
 class TooLarge(Exception):
-    """A query that did not end within its time or memory."""
+    """A query that did not end within its time or memory, or whose answer is too large."""
+
+
+class TooLong(TooLarge):
+    """A query whose time was over: where nobody else takes the core it may end."""

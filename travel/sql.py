@@ -3,24 +3,27 @@
     SQL --> child: names of tables --> their lines, from the logs --> DuckDB, locked --> rows | Parquet
      \\--time is over: the child is killed
 
-The child has no database but its own, in a file: of what it loaded little is in memory.
-It reads and writes no file outside its own directory, loads no extension and can't be told to: what
-hostile SQL may cost is its time, its memory and the rows of one answer.
+The child has no database but its own, in a file: of what it loaded little is in memory. It reads and
+writes no file outside its own directory, loads no extension and can't be told to. What hostile SQL
+may cost is its time, its memory, and the rows and bytes of one answer. DuckDB's limit does not
+count the strings of rows on their way out: the system bounds the whole process.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,7 +32,7 @@ import duckdb
 import orjson
 
 from settings import Settings
-from travel.errors import Refused, TooLarge
+from travel.errors import Refused, TooLarge, TooLong
 from travel.schema import BY_NAME, EVENT_COLUMNS, EVENTS, VIEWS
 from travel.scratch import scratch
 from travel.snapshot import Snapshot, Source
@@ -45,17 +48,28 @@ ONE_SELECT = "only one SELECT can be asked: nothing is changed, set or loaded he
 CHANGING = re.compile(r'"type":"(INSERT|UPDATE|DELETE|MERGE)')  # in DuckDB's tree of a statement
 EACH = 20_000  # records between two words on progress
 GRACE_S = 2.0  # for the child to say itself that its time is over
+BESIDE = 512 << 20  # bytes that the child may take while it answers, beside DuckDB's
+NESTED = 64  # bytes that a list or a map takes where it is read again, however short its text
+SENTENCE = 2_000  # characters of what DuckDB says: a message may repeat a value, however long
+# no fault of the SQL: a disk that is full, or a bug of DuckDB
+OURS = (
+    duckdb.IOException,
+    duckdb.TransactionException,
+    duckdb.InternalException,
+    duckdb.FatalException,
+)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one query may cost: rows of its answer, seconds, bytes of DuckDB's memory."""
+    """What one query may cost: rows and bytes of its answer, seconds, bytes of DuckDB's memory."""
 
     rows: int = 100_000
     seconds: float = 60.0
     bytes: int = 1 << 30
+    answer_bytes: int = 256 << 20  # of its rows as JSON; a Parquet file may have more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,24 +139,31 @@ def run(
     if done.returncode == -signal.SIGKILL:  # by the system: nobody else does
         raise TooLarge("the query needed more memory than there is")
     if done.returncode:
-        raise RuntimeError(f"a query failed: {done.stderr.decode(errors='replace')[-2000:]}")
-    answer = json.loads(done.stdout)
+        raise RuntimeError(f"a query failed: {done.stderr.decode(errors='replace')[-SENTENCE:]}")
+    return _heard(io.BytesIO(done.stdout))
+
+
+def _heard(lines: Iterator[bytes]) -> Result:
+    """What the child said: all but the rows in the first line, then a row a line."""
+    answer = json.loads(next(lines))
+    if "failed" in answer:
+        raise RuntimeError(f"a query failed: {answer['failed']}")
     if "refused" in answer:
         raise Refused(answer["refused"])
     if "too_large" in answer:
         raise TooLarge(answer["too_large"])
-    return Result(**answer)
+    return Result(**answer, rows=[json.loads(line) for line in lines])
 
 
-def _too_long(limits: Limits) -> TooLarge:
-    return TooLarge(f"the query did not end within {limits.seconds:g} s: narrow it")
+def _too_long(limits: Limits) -> TooLong:
+    return TooLong(f"the query did not end within {limits.seconds:g} s: narrow it")
 
 
 # in the child
 
 
 def answer(directory: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the child says of a question."""
+    """What the child says of a question; each of the rows is JSON already."""
     limits = Limits(**asked["limits"])
     progress = Progress(asked["progress"])
     try:
@@ -156,13 +177,41 @@ def answer(directory: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
             _drop(database, names)
             _lock(database)
             progress.tell("computing")
-            if asked["parquet"]:
-                return _written(database, directory, select, limits, Path(asked["parquet"]))
-            return _rows(database, select, limits)
-    except duckdb.OutOfMemoryException:
+            with _bounded(limits):
+                if asked["parquet"]:
+                    return _written(database, directory, select, limits, Path(asked["parquet"]))
+                return _rows(database, select, limits)
+    except (duckdb.OutOfMemoryException, MemoryError):
         return {"too_large": f"the query needs more than {limits.bytes >> 20} MiB: narrow it"}
+    except OURS as exc:
+        return {"failed": f"{type(exc).__name__}: {_sentence(exc)}"}
     except (duckdb.Error, Refused) as exc:
-        return {"refused": str(exc).partition("\n\nLINE")[0]}
+        return {"refused": _sentence(exc)}
+
+
+def _sentence(exc: Exception) -> str:
+    return str(exc).partition("\n\nLINE")[0][:SENTENCE]
+
+
+@contextmanager
+def _bounded(limits: Limits) -> Iterator[None]:
+    """So much memory may this process take more than it has: what asks for more gets none.
+
+    By Linux, as it counts data (proc(5), statm); elsewhere nothing is bounded so.
+    """
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        yield
+        return
+    has = int(statm.read_text().split()[5]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    bounds = (has + limits.bytes + BESIDE, soft, hard)
+    most = min(one for one in bounds if one != resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _select(sql: str) -> str:
@@ -337,15 +386,35 @@ def _limited(select: str, rows: int) -> str:
 
 
 def _rows(database: Any, select: str, limits: Limits) -> dict[str, Any]:
+    """One row after another is fetched and encoded, until they are all or too many bytes."""
     asked = database.execute(_limited(select, limits.rows + 1))
     columns = [(name, str(kind)) for name, kind, *_ in asked.description]
-    rows = asked.fetchall()
+    rows: list[bytes] = []
+    size = sum(len(name) + len(kind) for name, kind in columns)
+    while (row := asked.fetchone()) is not None and len(rows) < limits.rows:
+        plain = [_plain(value) for value in row]
+        rows.append(json.dumps(plain, ensure_ascii=False).encode())
+        size += len(rows[-1]) + NESTED * _nested(plain)
+        if size > limits.answer_bytes:
+            most = f"{limits.answer_bytes >> 20} MiB"
+            return {"too_large": f"the answer has more than {most}: narrow it"}
     return {
         "columns": [name for name, _ in columns],
         "types": [kind for _, kind in columns],
-        "rows": [[_plain(value) for value in row] for row in rows[: limits.rows]],
-        "truncated": len(rows) > limits.rows,
+        "truncated": row is not None,
+        "rows": rows,
     }
+
+
+def _nested(value: Any) -> int:
+    """How many lists and maps a value of JSON is made of."""
+    match value:
+        case list():
+            return 1 + sum(map(_nested, value))
+        case dict():
+            return 1 + sum(map(_nested, value.values()))
+        case _:
+            return 0
 
 
 def _written(
@@ -357,7 +426,7 @@ def _written(
         whole = made.rename(directory / "whole.parquet")
         _copied(database, f"FROM read_parquet('{whole}') LIMIT {limits.rows}", made)
     shutil.move(made, target)
-    return {"columns": [], "types": [], "rows": [], "truncated": count > limits.rows}
+    return {"columns": [], "types": [], "truncated": count > limits.rows}
 
 
 def _copied(database: Any, select: str, file: Path) -> int:
@@ -392,8 +461,11 @@ def main() -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, asked["limits"]["seconds"])
     said = answer(Path(sys.argv[1]), asked)
-    sys.stdout.write(json.dumps(said))
-    sys.stdout.flush()
+    rows = said.pop("rows", ())
+    out = sys.stdout.buffer
+    out.write(json.dumps(said).encode() + b"\n")
+    out.writelines(row + b"\n" for row in rows)
+    out.flush()
     os._exit(0)  # librdkafka's threads are not waited for
 
 

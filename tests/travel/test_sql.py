@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
+import subprocess
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +14,7 @@ import duckdb
 import pytest
 
 from travel import sql
+from travel.errors import TooLong
 from travel.schema import BY_NAME, EVENT_COLUMNS, EVENTS
 from travel.sql import Limits
 
@@ -20,10 +25,13 @@ if TYPE_CHECKING:
 SMALL = Limits(rows=10, seconds=60, bytes=64 << 20)
 
 
-def asked(directory: Path, text: str, limits: Limits = SMALL) -> dict[str, Any]:
-    unsaid = dict.fromkeys(("at_ms", "since_ms", "parquet", "progress"))
-    question = {"sql": text, "limits": asdict(limits), **unsaid}
-    return sql.answer(directory, question)
+def asked(
+    directory: Path, text: str, limits: Limits = SMALL, parquet: Path | None = None
+) -> dict[str, Any]:
+    unsaid = dict.fromkeys(("at_ms", "since_ms", "progress"))
+    question = {"sql": text, "limits": asdict(limits), "parquet": parquet, **unsaid}
+    said = sql.answer(directory, question)
+    return {**said, "rows": [json.loads(row) for row in said.get("rows", ())]}
 
 
 def test_more_rows_than_wanted(tmp_path: Path) -> None:
@@ -134,3 +142,70 @@ def test_what_is_loaded_may_be_more_than_the_memory(tmp_path: Path) -> None:
     file = tmp_path / "found.parquet"
     made = duckdb.execute(f"SELECT count(*), sum(n), sum(s) FROM '{file}'").fetchone()
     assert made == (100, lines, lines * 1_000)
+
+
+def test_an_answer_of_too_many_bytes(tmp_path: Path) -> None:
+    limits = Limits(rows=100_000, bytes=64 << 20, answer_bytes=1 << 20)
+    assert (
+        "1 MiB" in asked(tmp_path, "SELECT repeat('x', 999) FROM range(2000)", limits)["too_large"]
+    )
+    assert "1 MiB" in asked(tmp_path, "SELECT [[]] FROM range(10000)", limits)["too_large"]
+    assert len(asked(tmp_path, "SELECT repeat('x', 999) FROM range(900)", limits)["rows"]) == 900
+
+
+# asks in a process of its own; says the most KiB that it and its child ever held
+HUGE = """
+import re, resource, sys
+from travel import sql
+from travel.errors import TooLarge
+try:
+    sql.run(sys.argv[1], None, sql.Limits(rows=10_000, bytes=512 << 20, answer_bytes=32 << 20))
+except TooLarge:
+    print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+    print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+@pytest.mark.parametrize(
+    "text", ["SELECT repeat('x', 1000000) FROM range(10000)", "SELECT repeat('x', 2000000000)"]
+)
+def test_huge_strings_cost_neither_the_child_s_memory_nor_ours(text: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HUGE, text], capture_output=True, check=True, cwd=sql.ROOT
+    )
+    ours, child = (int(said) << 10 for said in done.stdout.split())
+    assert ours < 200 << 20
+    assert child < (512 << 20) + sql.BESIDE + (200 << 20)
+
+
+def test_a_child_s_rows_come_as_they_were() -> None:
+    found = sql.run("SELECT range AS n, 'a' || chr(10) || '€' AS s FROM range(3)", None, SMALL)
+    assert (found.columns, found.types) == (["n", "s"], ["BIGINT", "VARCHAR"])
+    assert found.rows == [[n, "a\n€"] for n in range(3)]
+    assert not found.truncated
+
+
+def test_a_message_that_repeats_a_huge_value(tmp_path: Path) -> None:
+    said = asked(tmp_path, "SELECT CAST(repeat('x', 1000000) AS INT)")["refused"]
+    assert said.startswith("Conversion Error")
+    assert len(said) <= sql.SENTENCE
+
+
+@pytest.mark.parametrize("size", [64 << 10, 300 << 10])  # of the tables' file, and of the answer's
+def test_a_disk_that_takes_no_more_is_no_fault_of_the_sql(tmp_path: Path, size: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        text = "SELECT range, hash(range) FROM range(1000000)"
+        said = asked(tmp_path, text, Limits(rows=1_000_000), tmp_path / "rows.parquet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "Could not write file" in said["failed"]
+
+
+def test_a_time_that_is_over_is_told_from_what_is_too_large() -> None:
+    text = (
+        "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE hash(a.range, b.range) = 1"
+    )
+    with pytest.raises(TooLong, match="within 1 s"):
+        sql.run(text, None, Limits(seconds=1))
