@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NUMBER_LIMIT = 10**18
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Kind(StrEnum):
@@ -31,10 +32,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A source: its columns in their order, the time that a period is about, and its rows as SQL."""
+    """A source: its columns in their order, the time that a period is about, and its rows as SQL.
+
+    `key`: what tells rows of the same time apart; the rows may have more columns than are shown.
+    """
 
     columns: Mapping[str, Kind]
     time: str
+    key: tuple[str, ...]
     sql: str
 
 
@@ -55,6 +60,7 @@ TABLES: Mapping[Source, Table] = {
             "ended_at": Kind.TIME,
         },
         time="ended_at",
+        key=("transaction_id", "event_id"),
         sql="""SELECT transaction_id, data->>'$.order.type' AS type,
             CASE type WHEN 'TransactionCompleted' THEN 'completed' WHEN 'TransactionFailed' THEN 'failed'
                 ELSE 'cancelled' END AS status,
@@ -63,7 +69,8 @@ TABLES: Mapping[Source, Table] = {
             data->>'$.order.source_account_id' AS source_account_id,
             data->>'$.order.destination_account_id' AS destination_account_id,
             data->>'$.order.owner_id' AS owner_id,
-            epoch_ms(CAST(data->>'$.order.created_ms' AS BIGINT)) AS ordered_at, said_at AS ended_at
+            epoch_ms(CAST(data->>'$.order.created_ms' AS BIGINT)) AS ordered_at, said_at AS ended_at,
+            event_id
         FROM transaction_events
         WHERE type IN ('TransactionCompleted', 'TransactionFailed', 'TransactionCancelled')""",
     ),
@@ -78,6 +85,7 @@ TABLES: Mapping[Source, Table] = {
             "event_id": Kind.TEXT,
         },
         time="posted_at",
+        key=("event_id", "account", "currency", "amount"),
         sql="""SELECT said_at AS posted_at, posting.account, posting.currency,
             posting.amount_minor AS amount, transaction_id, type AS event, event_id
         FROM (SELECT *, unnest(from_json(data->'$.postings',
@@ -95,11 +103,12 @@ TABLES: Mapping[Source, Table] = {
             "provider_reference": Kind.TEXT,
         },
         time="booked_at",
+        key=("event_id",),
         sql="""SELECT said_at AS booked_at, split_part(data->>'$.booking_key', '.', 1) AS provider,
             split_part(data->>'$.booking_key', '.', -1) AS currency,
             CAST(data->>'$.amount_minor' AS BIGINT) AS amount, data->>'$.payment_id' AS payment_id,
             data->>'$.end_to_end_id' AS end_to_end_id,
-            data->>'$.provider_reference' AS provider_reference
+            data->>'$.provider_reference' AS provider_reference, event_id
         FROM payment_events WHERE type = 'PaymentBooked'""",
     ),
     Source.SETTLEMENTS: Table(
@@ -115,11 +124,12 @@ TABLES: Mapping[Source, Table] = {
             "closed_at": Kind.TIME,
         },
         time="closed_at",
+        key=("settlement_id", "event_id"),
         sql="""SELECT subject AS settlement_id, data->>'$.provider' AS provider,
             data->>'$.currency' AS currency, data->>'$.day' AS day,
             CAST(data->>'$.items' AS BIGINT) AS items, CAST(data->>'$.in_minor' AS BIGINT) AS received,
             CAST(data->>'$.out_minor' AS BIGINT) AS paid,
-            CAST(data->>'$.net_minor' AS BIGINT) AS net, said_at AS closed_at
+            CAST(data->>'$.net_minor' AS BIGINT) AS net, said_at AS closed_at, event_id
         FROM settlement_events WHERE type = 'BatchClosed'""",
     ),
     Source.ACCOUNTS: Table(
@@ -133,6 +143,7 @@ TABLES: Mapping[Source, Table] = {
             "opened_at": Kind.TIME,
         },
         time="opened_at",
+        key=("account_id", "currency"),
         sql="""SELECT account_id, user_id, name, status, unnest(map_keys(balances)) AS currency,
             unnest(map_values(balances)) AS balance, created_at AS opened_at FROM accounts""",
     ),
@@ -140,7 +151,7 @@ TABLES: Mapping[Source, Table] = {
 COUNT = "count"  # of the rows of a group
 COMPARISONS = {
     Operator.EQUALS: "=",
-    Operator.NOT: "<>",
+    Operator.NOT: "IS DISTINCT FROM",  # nothing is another thing than a value
     Operator.LESS: "<",
     Operator.AT_MOST: "<=",
     Operator.MORE: ">",
@@ -207,7 +218,10 @@ def select(definition: Definition, from_ms: int, to_ms: int) -> str:
     if not definition.group_by:
         money = [*definition.columns, *_currency(definition)]
         picked = ", ".join(f'"{name}"' for name in dict.fromkeys(money))
-        return f"SELECT {picked} FROM ({rows}) ORDER BY {table.time}, {names[0]}"
+        order = ", ".join(
+            dict.fromkeys((f'"{table.time}"', names[0], *map('"{}"'.format, table.key)))
+        )
+        return f"SELECT {picked} FROM ({rows}) ORDER BY {order}"
     groups = [f'"{name}"' for name in _groups(definition)]
     by = ", ".join(groups)
     return f"SELECT {', '.join(_grouped(definition))} FROM ({rows}) GROUP BY {by} ORDER BY {by}"
@@ -225,7 +239,8 @@ def _grouped(definition: Definition) -> Iterator[str]:
         if name == COUNT:
             yield f'count(*) AS "{COUNT}"'
         elif kind is Kind.MONEY:
-            yield f'CAST(sum("{name}") AS BIGINT) AS "{name}"'
+            # Parquet has no whole numbers beyond 64 bits but decimals
+            yield f'CAST(sum("{name}") AS DECIMAL(38, 0)) AS "{name}"'
         else:
             yield f'"{name}"'
 
@@ -254,7 +269,7 @@ def _value(one: Filter, kind: Kind) -> str:
                 raise ValueError(f"{one.column} is a time: give RFC 3339") from exc
             if at.tzinfo is None:
                 raise ValueError(f"{one.column} is a time: end it with Z or an offset")
-            return _time(int(at.astimezone(UTC).timestamp() * 1000))
+            return _time((at - EPOCH) // timedelta(milliseconds=1))
         case _:
             digits = one.value.removeprefix("-")
             if not (digits.isascii() and digits.isdecimal() and int(digits) <= NUMBER_LIMIT):
