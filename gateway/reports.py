@@ -41,7 +41,7 @@ from reports.files import file_of, rows
 from reports.make import Order, Unmade, progress
 from reports.sources import COUNT, Kind, Undefined
 from reports.sources import shown as columns_of
-from travel.errors import Refused, TooLarge
+from travel.errors import Refused, TooLarge, TooLong
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -250,9 +250,6 @@ async def download(call: Call, request: web.Request) -> web.StreamResponse:
 async def _file(call: Call, row: Row) -> Path:
     """What was computed; made again where it is not kept: the logs say the same."""
     maker = call.gateway.reports
-    file = file_of(maker.directory, row["report_id"])
-    if await asyncio.to_thread(file.is_file):
-        return file
     order = Order(
         report_id=row["report_id"],
         definition=_definition(row["definition"]),
@@ -260,9 +257,12 @@ async def _file(call: Call, row: Row) -> Path:
         to_ms=row["to_ms"],
         as_of_ms=row["as_of_ms"],
     )
+    file = file_of(maker.directory, order)
+    if await asyncio.to_thread(file.is_file):
+        return file
     try:
         return await call.gateway.past.aside(lambda: maker.make(order))
-    except Unmade as exc:
+    except (Unmade, TooLong) as exc:
         raise state_unavailable("its file is gone, and can't be made again just now") from exc
     except (Refused, TooLarge, Undefined) as exc:
         raise Problem("REPORT_FAILED", str(exc)) from exc

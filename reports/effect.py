@@ -2,7 +2,7 @@
 
     ReportRequested --> reports/make.py, one at a time: each takes a core --> ReportAnswered
 
-A report asked for twice is computed twice and says the same.
+A report asked for twice is computed once: its file answers, and says the same.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import duckdb
+
 from agents.effect import Effect
 from domain.reporting import Outcome, ReportAnswered, ReportRequested, home_of
 from reports.files import count, sha256
@@ -18,7 +20,7 @@ from reports.make import DECIDED_S, LIMITS, Maker, Order, Unmade
 from reports.sources import Undefined
 from resilience.downstream import Away
 from topics.subscriptions import REPORTS
-from travel.errors import Refused, TooLarge
+from travel.errors import Refused, TooLarge, TooLong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -71,8 +73,11 @@ class Computed:
         )
         try:
             return _answer(request, Outcome.COMPLETED, "", self.maker.make(order))
-        except Unmade as exc:
+        except (Unmade, OSError, duckdb.IOException) as exc:
             raise Away(str(exc)) from exc
+        except TooLong as exc:
+            # another try at once would hold up all others as long: the service asks again later
+            return _answer(request, Outcome.UNKNOWN, str(exc))
         except (Refused, TooLarge, Undefined) as exc:
             return _answer(request, Outcome.REFUSED, str(exc))
 

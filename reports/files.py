@@ -6,17 +6,24 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import orjson
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from reports.make import Order
+
 ROWS = 1_000  # held at a time
 
 
-def file_of(directory: Path, report_id: str) -> Path:
-    """Where a report's rows are; the id, which clients say, is not taken for a path."""
-    return directory / f"{_name(report_id)}.parquet"
+def file_of(directory: Path, order: Order) -> Path:
+    """Where the rows of an order are: an id that is used again for another report has another file.
+
+    The id, which clients say, is not taken for a path.
+    """
+    ordered = hashlib.sha256(orjson.dumps(order)).hexdigest()
+    return directory / f"{_name(order.report_id)}-{ordered[:16]}.parquet"
 
 
 def progress_of(directory: Path, report_id: str) -> Path:
@@ -26,6 +33,15 @@ def progress_of(directory: Path, report_id: str) -> Path:
 
 def _name(report_id: str) -> str:
     return hashlib.sha256(report_id.encode()).hexdigest()
+
+
+def is_whole(file: Path) -> bool:
+    """False where there is none, or one that can't be read."""
+    try:
+        count(file)
+    except duckdb.Error:
+        return False
+    return True
 
 
 def count(file: Path) -> int:

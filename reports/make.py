@@ -11,15 +11,17 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import orjson
 from confluent_kafka import KafkaException
 
 from domain.reporting import Definition, Source
 from reports.decided import is_decided
-from reports.files import file_of, progress_of
+from reports.files import file_of, is_whole, progress_of
 from reports.sources import check, select
 from travel.errors import TooLarge
 from travel.snapshot import Source as Logs
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 LIMITS = Limits(rows=1_000_000, seconds=120.0)
 KEEP_S = 30 * 24 * 3600  # as long as the service knows the report
 DECIDED_S, PAUSE_S = 30.0, 0.3  # for the workers to catch up, and between two looks
+DEAD_S = LIMITS.seconds + DECIDED_S  # nobody is at what is that old and not ready
 SAID_BY = {
     Source.TRANSACTIONS: "transaction",
     Source.ENTRIES: "account",
@@ -65,23 +68,33 @@ class Maker:
         self._logs = Logs.of(settings)
 
     def make(self, order: Order) -> Path:
-        """The file. Blocks. Raises Undefined, Unmade, and travel's Refused and TooLarge."""
+        """The file; one that is there is not made again.
+
+        Blocks. Raises Undefined, Unmade, and travel's Refused, TooLarge and TooLong.
+        """
         check(order.definition)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._tidy()
-        target, progress = (of(self.directory, order.report_id) for of in (file_of, progress_of))
-        partial = target.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
-        progress.write_bytes(orjson.dumps({"phase": "waiting", "records": 0}))
+        target = file_of(self.directory, order)
         try:
+            if not is_whole(target):
+                self._make(order, target)
+        except (KafkaException, OSError, RuntimeError, duckdb.IOException) as exc:
+            raise Unmade(f"{type(exc).__name__}: {exc}") from exc
+        return target
+
+    def _make(self, order: Order, target: Path) -> None:
+        progress = progress_of(self.directory, order.report_id)
+        partial = target.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._tidy()
+            progress.write_bytes(orjson.dumps({"phase": "waiting", "records": 0}))
             self._await(SAID_BY[order.definition.source], order.as_of_ms)
             self._compute(order, Target(parquet=partial, progress=progress))
             partial.replace(target)
-        except (KafkaException, OSError, RuntimeError) as exc:
-            raise Unmade(f"{type(exc).__name__}: {exc}") from exc
         finally:
-            partial.unlink(missing_ok=True)
-            progress.unlink(missing_ok=True)
-        return target
+            for file in (partial, progress):
+                with suppress(OSError):
+                    file.unlink()
 
     def _compute(self, order: Order, target: Target) -> None:
         sql = select(order.definition, order.from_ms, order.to_ms)
@@ -99,18 +112,26 @@ class Maker:
             time.sleep(PAUSE_S)
 
     def _tidy(self) -> None:
-        """Files leave when the service has forgotten their reports."""
-        oldest_s = time.time() - KEEP_S
+        """Files leave when the service has forgotten their reports, and what was not finished at once."""
+        keep_s = {".parquet": KEEP_S, ".partial": DEAD_S, ".progress": DEAD_S}
         for file in self.directory.iterdir():
-            known = file.suffix in (".parquet", ".partial", ".progress")
-            if known and file.stat().st_mtime < oldest_s:
-                file.unlink(missing_ok=True)
+            if file.suffix in keep_s:
+                with suppress(FileNotFoundError):  # another maker tidies too
+                    if _age_s(file) > keep_s[file.suffix]:
+                        file.unlink()
+
+
+def _age_s(file: Path) -> float:
+    return time.time() - file.stat().st_mtime
 
 
 def progress(directory: Path, report_id: str) -> dict[str, Any] | None:
     """How far the making of a report is; None while nobody is at it."""
+    file = progress_of(directory, report_id)
     try:
-        found: dict[str, Any] = orjson.loads(progress_of(directory, report_id).read_bytes())
-    except (FileNotFoundError, orjson.JSONDecodeError):
+        if _age_s(file) > DEAD_S:  # left by one that was killed
+            return None
+        found: dict[str, Any] = orjson.loads(file.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
         return None
     return found

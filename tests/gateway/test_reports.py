@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from domain.reporting import Operator, Period, Source
 from gateway import reports_models
-from reports.files import file_of, rows
+from reports.files import rows
 
 if TYPE_CHECKING:
     from tests.gateway.stand import Got, Person, Stand, Town
@@ -39,6 +40,11 @@ async def made(person: Person, body: dict[str, Any], **headers: str) -> Got:
     got = await person.post("/api/reports", body, wait=30, **headers)
     assert got.status == 201, got.text
     return got
+
+
+def kept(directory: Path, report_id: str) -> Path:
+    (file,) = directory.glob(f"{hashlib.sha256(report_id.encode()).hexdigest()}-*.parquet")
+    return file
 
 
 async def download(person: Person, report_id: str, kind: str) -> bytes:
@@ -77,7 +83,7 @@ async def test_a_report_as_csv_xlsx_and_pdf(people: Town, bank: Stand, tmp_path:
 
     # the file is a function of the logs: gone, it is made again and says the same
     directory = Path(bank.environment["STREAMBANK_REPORTS_DIR"])
-    file = file_of(directory, report_id)
+    file = kept(directory, report_id)
     before = list(rows(file))
     await operator.pay(type="deposit", amount=999, destination_account_id=account_id)
     file.unlink()
