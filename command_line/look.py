@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from command_line.broker import codec_of, reach_broker
-from command_line.names import picked, whole_number
+from command_line.names import picked, whole_number, writable, writing
 from command_line.shown import json_text, show, tell
 from pipeline import SERVICES
 from topics.catalog import Installation
 from travel.errors import Refused
 from travel.moments import past, place
-from travel.printed import csv_text, table
 from travel.replay import Replay
 from travel.timeline import Timeline, document, lines
 
@@ -90,10 +89,11 @@ def timeline(settings: Settings, options: argparse.Namespace) -> int:
 
 def query(settings: Settings, options: argparse.Namespace) -> int:
     """A SELECT of an analyst; its rows to the terminal or into a file."""
+    from travel.printed import csv_text, table
     from travel.sql import Limits, Target, run
 
     at_ms = None if options.at is None else past(options.at, time.time_ns() // 1_000_000)
-    output = None if options.output is None else Path(options.output)
+    output = None if options.output is None else writable(Path(options.output))
     if options.format == "parquet" and output is None:
         raise Refused("Parquet is for files: say which by --output")
     reach_broker(settings)
@@ -113,5 +113,6 @@ def query(settings: Settings, options: argparse.Namespace) -> int:
     if output is None:
         print(text, end="", flush=True)
     else:
-        output.write_text(text, newline="")
+        with writing(output):
+            output.write_text(text, newline="")
     return 0

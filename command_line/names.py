@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from agents.errors import CannotStart
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -34,6 +36,23 @@ def opened(file: Path) -> BinaryIO:
     if not file.is_file():
         raise CannotStart(f"there is no file {file}")
     return file.open("rb")
+
+
+def writable(file: Path) -> Path:
+    """To be written once what it is to hold is known. Raises CannotStart where that can't be."""
+    there = file if file.exists() else file.parent
+    if file.is_dir() or not file.parent.is_dir() or not os.access(there, os.W_OK):
+        raise CannotStart(f"{file} can't be written")
+    return file
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Around what writes it. Raises CannotStart when that fails, as on a disk that is full."""
+    try:
+        yield
+    except OSError as exc:
+        raise CannotStart(f"{file} can't be written: {exc.strerror or exc}") from exc
 
 
 def whole_number(text: str) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from command_line.broker import codec_of, reach_broker
-from command_line.names import opened, picked
+from command_line.names import opened, picked, writable, writing
 from command_line.shown import pass_over, show, tell
 from pipeline import SERVICES
 from proof import chain
@@ -104,6 +104,8 @@ def audit(settings: Settings, options: argparse.Namespace) -> int:
         kept = _anchor(settings, options)
         with opened(options.file) as lines:
             return _checked(export.check(lines, settings.audit_key, kept))
+    if options.action == "export":
+        writable(options.file)
     reach_broker(settings)
     where, reader = Source.of(settings), Reader(settings.kafka)
     try:
@@ -116,7 +118,7 @@ def audit(settings: Settings, options: argparse.Namespace) -> int:
         asked = export.Asked(
             entity=options.entity, actor=options.actor, from_ms=from_ms, to_ms=to_ms
         )
-        with options.file.open("wb") as file:
+        with writing(options.file), options.file.open("wb") as file:
             for line in export.export(where, reader, asked, settings.audit_key):
                 file.write(line)
         show(f"{options.file} is written")

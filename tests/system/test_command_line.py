@@ -155,3 +155,23 @@ def test_the_first_admin_once(running: Installation, tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     assert "is an administrator" in made.stdout
     refused(running.pipeline(*command), "EMAIL_TAKEN")
+
+
+def test_files_that_cant_be_written_are_told_before_the_broker_is_asked(
+    nowhere: Installation, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no directory")
+    for place in ("none/x", "file/x", "."):
+        file = str(tmp_path / place)
+        for command in (
+            ["query", "SELECT 1", "--format", "csv", "--output", file],
+            ["query", "SELECT 1", "--format", "parquet", "--output", file],
+            ["audit", "export", file],
+        ):
+            refused(nowhere.pipeline(*command), str(tmp_path / place), "can't be written")
+
+
+def test_a_full_disk_is_one_sentence(installation: Installation) -> None:
+    query = ["query", "SELECT 1", "--format", "csv", "--output", "/dev/full"]
+    for command in (query, ["audit", "export", "/dev/full"]):
+        refused(installation.pipeline(*command), "/dev/full", "No space left")
