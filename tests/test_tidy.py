@@ -62,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         "settings",
         "agents",
         "proof",
+        "rendering",
         "stores",
         "logs",
     },

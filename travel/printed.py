@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from typing import TYPE_CHECKING, Any
+
+from rendering.delimited import neutral
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 CELL = 60  # characters of one value; CSV and Parquet have all of it
 NUMBERS = ("INT", "DECIMAL", "DOUBLE", "FLOAT")
+NUMBERS_AS_TEXT = re.compile(r"DECIMAL\(\d+,\d+\)|U?HUGEINT|UBIGINT|VARINT|BIGNUM")
 
 
 def table(result: Result) -> Iterator[str]:
@@ -44,13 +48,23 @@ def _cell(value: Any) -> str:
 
 
 def csv_text(result: Result) -> str:
-    """RFC 4180, with a header; NULL is an empty field, lists and maps are JSON."""
+    """RFC 4180, with a header; NULL is an empty field, lists and maps are JSON.
+
+    A text that a spreadsheet would take for a formula is text, as in all other CSV files.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(result.columns)
+    writer.writerow(map(neutral, result.columns))
+    numbers = [NUMBERS_AS_TEXT.fullmatch(kind) is not None for kind in result.types]
     for row in result.rows:
-        writer.writerow([_json(v) if isinstance(v, list | dict | bool) else v for v in row])
+        writer.writerow(map(_field, row, numbers))
     return out.getvalue()
+
+
+def _field(value: Any, is_number: bool) -> Any:
+    if isinstance(value, str):
+        return value if is_number else neutral(value)
+    return _json(value) if isinstance(value, list | dict | bool) else value
 
 
 def _json(value: Any) -> str:
