@@ -19,12 +19,12 @@ NAMESPACE = re.compile(r"urn:iso:std:iso:20022:tech:xsd:camt\.053\.001\.(0[2-9]|
 DEPTH_LIMIT = 32
 TEXT_LIMIT = 1_000  # characters of one element
 DAY = re.compile(r"(\d{4}-\d{2}-\d{2})")
-ENTRY = ("Document", "BkToCstmrStmt", "Stmt", "Ntry")
+# where the money went, of a reversal (RvslInd) too: what it takes back went the other way
 DIRECTIONS = {"CRDT": 1, "DBIT": -1}
+ENTRY = ("Document", "BkToCstmrStmt", "Stmt", "Ntry")
 ONCE = {
     "Amt": "amount",
     "CdtDbtInd": "direction",
-    "RvslInd": "reversed",
     "Sts": "status",
     "Sts/Cd": "status",
     "BookgDt/Dt": "day",
@@ -167,8 +167,6 @@ class _Reader:
         sign = DIRECTIONS.get(entry.told["direction"])
         if sign is None:
             self._wrong("the direction (CdtDbtInd) is neither CRDT nor DBIT", entry.line)
-        if entry.told.get("reversed") == "true":
-            sign = -sign
         try:
             minor = minor_of(entry.told["amount"], entry.currency)
         except ValueError as exc:

@@ -41,10 +41,16 @@ def test_a_camt_statement() -> None:
     assert (second.amount_minor, second.line) == (-700, 5)
 
 
-def test_a_reversal_goes_the_other_way_and_what_is_pending_is_left_out() -> None:
-    pending = entry().replace("BOOK", "PDNG")
-    told = camt053.read(camt(entry(more="<RvslInd>true</RvslInd>"), pending))
-    assert [one.amount_minor for one in told.entries] == [-1050]
+@pytest.mark.parametrize("more", ["", "<RvslInd>true</RvslInd>", "<RvslInd>1</RvslInd>"])
+def test_a_reversal_went_where_its_direction_says(more: str) -> None:
+    """ISO 20022, ReversalIndicator: with DBIT and true the original operation was a credit entry."""
+    told = camt053.read(camt(entry(direction="DBIT", more=more), entry(more=more)))
+    assert [one.amount_minor for one in told.entries] == [-1050, 1050]
+
+
+def test_what_is_pending_is_left_out() -> None:
+    told = camt053.read(camt(entry(), entry().replace("BOOK", "PDNG")))
+    assert len(told.entries) == 1
 
 
 def test_a_day_without_entries_is_told_by_its_balance() -> None:
