@@ -21,12 +21,14 @@ TEXT_LIMIT = 1_000  # characters of one element
 DAY = re.compile(r"(\d{4}-\d{2}-\d{2})")
 # where the money went, of a reversal (RvslInd) too: what it takes back went the other way
 DIRECTIONS = {"CRDT": 1, "DBIT": -1}
+BOOKED = "BOOK"  # all else is not yet money: pending, announced (INFO), of a day to come (FUTR)
 ENTRY = ("Document", "BkToCstmrStmt", "Stmt", "Ntry")
 ONCE = {
     "Amt": "amount",
     "CdtDbtInd": "direction",
     "Sts": "status",
     "Sts/Cd": "status",
+    "Sts/Prtry": "status",
     "BookgDt/Dt": "day",
     "BookgDt/DtTm": "day",
     "AcctSvcrRef": "reference",
@@ -143,9 +145,9 @@ class _Reader:
         entry, self._entry = self._entry, None
         assert entry is not None
         told, line = entry.told, entry.line
-        if told.get("status") == "PDNG":
+        if told.get("status", BOOKED) != BOOKED:
             return
-        for name in ("amount", "direction", "day"):
+        for name in ("status", "amount", "direction", "day"):
             if name not in told:
                 self._wrong(f"an entry has no {name}", line)
         if entry.transactions > 1:

@@ -48,9 +48,27 @@ def test_a_reversal_went_where_its_direction_says(more: str) -> None:
     assert [one.amount_minor for one in told.entries] == [-1050, 1050]
 
 
-def test_what_is_pending_is_left_out() -> None:
-    told = camt053.read(camt(entry(), entry().replace("BOOK", "PDNG")))
-    assert len(told.entries) == 1
+STATUS = "<Sts><Cd>BOOK</Cd></Sts>"
+
+
+@pytest.mark.parametrize("status", ["<Sts>BOOK</Sts>", "<Sts>\n<Cd> BOOK </Cd>\n</Sts>"])
+def test_what_is_booked_is_taken_however_that_is_said(status: str) -> None:
+    assert len(camt053.read(camt(entry().replace(STATUS, status))).entries) == 1
+
+
+@pytest.mark.parametrize("code", ["PDNG", "INFO", "FUTR", "else"])
+@pytest.mark.parametrize("form", ["<Sts>{}</Sts>", "<Sts><Cd>{}</Cd></Sts>"])
+def test_what_is_not_booked_is_left_out(form: str, code: str) -> None:
+    """Whatever it lacks, and of whatever day and currency it is."""
+    other = entry(currency="USD").replace("09-21", "09-30").replace("<Amt", "<Instd")
+    left_out = other.replace("</Amt>", "</Instd>").replace(STATUS, form.format(code))
+    told = camt053.read(camt(entry(), left_out, entry()))
+    assert (told.day, [one.amount_minor for one in told.entries]) == ("2026-09-21", [1050, 1050])
+
+
+def test_a_status_of_the_bank_s_own_is_not_booked() -> None:
+    own = entry().replace(STATUS, "<Sts><Prtry>BOOK-ISH</Prtry></Sts>")
+    assert len(camt053.read(camt(entry(), own)).entries) == 1
 
 
 def test_a_day_without_entries_is_told_by_its_balance() -> None:
@@ -73,6 +91,7 @@ def test_a_day_without_entries_is_told_by_its_balance() -> None:
         (camt(entry(currency="EURO")), 4, "no ISO 4217"),
         (camt(entry(), entry(direction="XXXX")), 5, "neither CRDT nor DBIT"),
         (camt(entry().replace("<CdtDbtInd>CRDT</CdtDbtInd>", "")), 4, "no direction"),
+        (camt(entry().replace(STATUS, "")), 4, "no status"),
         (camt(entry(more="<AcctSvcrRef>x</AcctSvcrRef>")), 4, "stands twice"),
         (camt(entry(more="<NtryDtls><TxDtls/></NtryDtls>")), 4, "several transactions"),
         (camt(entry(), entry(currency="USD")), 0, "2 currencies"),
