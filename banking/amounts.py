@@ -6,7 +6,7 @@ import re
 
 from iso4217 import Currency
 
-DECIMAL = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,5})?")
+DECIMAL = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,5})?", re.ASCII)
 LIMIT_MINOR = 10**18  # it fits 64 bits
 EXPONENTS: dict[str, int] = {one.code: one.exponent for one in Currency if one.exponent is not None}
 

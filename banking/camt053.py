@@ -13,12 +13,13 @@ from typing import Any, NoReturn
 from xml.parsers import expat
 
 from banking.amounts import minor_of
-from banking.statement import ENTRIES_LIMIT, BankStatement, StatementEntry, Unreadable
+from banking.statement import ENTRIES_LIMIT, BankStatement, StatementEntry, Unreadable, day_of
 
 NAMESPACE = re.compile(r"urn:iso:std:iso:20022:tech:xsd:camt\.053\.001\.(0[2-9]|1[0-9])")
 DEPTH_LIMIT = 32
 TEXT_LIMIT = 1_000  # characters of one element
-DAY = re.compile(r"(\d{4}-\d{2}-\d{2})")
+# xs:dateTime behind a day, or xs:date's time zone: the day is the bank's, as it wrote it
+TIME = re.compile(r"(T\d{2}:\d{2}:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})?", re.ASCII)
 # where the money went, of a reversal (RvslInd) too: what it takes back went the other way
 DIRECTIONS = {"CRDT": 1, "DBIT": -1}
 BOOKED = "BOOK"  # all else is not yet money: pending, announced (INFO), of a day to come (FUTR)
@@ -178,7 +179,8 @@ class _Reader:
         return sign * minor
 
     def _day(self, text: str, line: int) -> str:
-        match = DAY.match(text)
-        if match is None:
-            self._wrong(f"{text[:30]!r} is no day", line)
-        return match[1]
+        day, rest = text[:10], text[10:]
+        try:
+            return day_of(day if TIME.fullmatch(rest) else text)
+        except ValueError as exc:
+            self._wrong(str(exc), line)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 
 from banking.amounts import minor_of
-from banking.statement import ENTRIES_LIMIT, BankStatement, StatementEntry, Unreadable
+from banking.statement import ENTRIES_LIMIT, BankStatement, StatementEntry, Unreadable, day_of
 
 COLUMNS = ("booked_on", "end_to_end_id", "reference", "amount", "currency")
-DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 TEXT_LIMIT = 200
 
 
@@ -50,11 +48,10 @@ def _entry(row: list[str], line: int) -> StatementEntry:
     if len(row) != len(COLUMNS):
         raise Unreadable(line, f"it has {len(row)} columns, not {len(COLUMNS)}")
     day, end_to_end_id, reference, amount, currency = row
-    if not DAY.fullmatch(day):
-        raise Unreadable(line, f"{day[:30]!r} is no day")
     if max(len(end_to_end_id), len(reference)) > TEXT_LIMIT:
         raise Unreadable(line, f"an id has more than {TEXT_LIMIT} characters")
     try:
+        day_of(day)
         minor = minor_of(amount, currency)
     except ValueError as exc:
         raise Unreadable(line, str(exc)) from exc

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import date
 
 ENTRIES_LIMIT = 2_000
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +27,16 @@ class BankStatement:
     day: str  # YYYY-MM-DD
     currency: str
     entries: tuple[StatementEntry, ...]
+
+
+def day_of(text: str) -> str:
+    """The text, which is a day of the calendar as YYYY-MM-DD. Raises ValueError."""
+    try:
+        if DAY.fullmatch(text):
+            return date.fromisoformat(text).isoformat()
+    except ValueError:
+        pass
+    raise ValueError(f"{text[:40]!r} is no day, such as 2026-09-21")
 
 
 class Unreadable(Exception):
