@@ -2,7 +2,8 @@
 
 Parsed by expat alone, as it streams: a document type, an entity or a processing instruction is
 refused where it begins, depth, text and the number of entries are bounded. Of what it says are taken
-booked entries: amount, direction, the bank's reference, the end-to-end id, the day.
+booked entries: amount, direction, the bank's reference, the end-to-end id, the day. Where there are
+none the day is that of the closing balance; other balances are of other days (PRCD, FWAV).
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ TIME = re.compile(r"(T\d{2}:\d{2}:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})?", re.ASCII
 # where the money went, of a reversal (RvslInd) too: what it takes back went the other way
 DIRECTIONS = {"CRDT": 1, "DBIT": -1}
 BOOKED = "BOOK"  # all else is not yet money: pending, announced (INFO), of a day to come (FUTR)
-ENTRY = ("Document", "BkToCstmrStmt", "Stmt", "Ntry")
+STATEMENT = ("Document", "BkToCstmrStmt", "Stmt")
+ENTRY = (*STATEMENT, "Ntry")
+BALANCE = (*STATEMENT, "Bal")
+CLOSING = "CLBD"
 ONCE = {
     "Amt": "amount",
     "CdtDbtInd": "direction",
@@ -72,6 +76,8 @@ class _Reader:
         self._path: list[str] = []
         self._text: list[str] = []
         self._entry: _Entry | None = None
+        self._balance: dict[str, str] = {}
+        self._closings: list[tuple[str, int]] = []  # days as written, and their lines
         self._entries: list[StatementEntry] = []
         self._statements = 0
         self._days: set[str] = set()
@@ -82,10 +88,15 @@ class _Reader:
             raise Unreadable(0, "there is no statement (BkToCstmrStmt/Stmt) in it")
         if len(self._currencies) != 1:
             raise Unreadable(0, f"it has entries in {len(self._currencies)} currencies, not in one")
-        if len(self._days) != 1:
-            raise Unreadable(0, f"it has entries booked on {len(self._days)} days, not on one")
+        days = self._days or {self._day(text, line) for text, line in self._closings}
+        if not days:
+            raise Unreadable(
+                0, "neither an entry nor a closing balance (CLBD) says of which day it is"
+            )
+        if len(days) != 1:
+            raise Unreadable(0, f"it is of {len(days)} days, not of one")
         return BankStatement(
-            day=min(self._days), currency=min(self._currencies), entries=tuple(self._entries)
+            day=min(days), currency=min(self._currencies), entries=tuple(self._entries)
         )
 
     def _wrong(self, what: str, line: int | None = None) -> NoReturn:
@@ -106,12 +117,14 @@ class _Reader:
         self._path.append(local)
         self._text.clear()
         path = tuple(self._path)
-        if path == ENTRY[:-1]:
+        if path == STATEMENT:
             self._statements += 1
             if self._statements > 1:
                 self._wrong("it has more than one statement")
         elif path == ENTRY:
             self._entry = _Entry(self.parser.CurrentLineNumber)
+        elif path == BALANCE:
+            self._balance = {}
         elif self._entry is not None and path == (*ENTRY, "Amt"):
             self._entry.currency = attributes.get("Ccy", "")
         elif self._entry is not None and path == (*ENTRY, "NtryDtls", "TxDtls"):
@@ -131,8 +144,18 @@ class _Reader:
             self._finish()
         elif self._entry is not None and path[: len(ENTRY)] == ENTRY:
             self._tell(self._entry, "/".join(path[len(ENTRY) :]), text)
-        elif path in ((*ENTRY[:-1], "Acct", "Ccy"), (*ENTRY[:-1], "Bal", "Dt", "Dt")):
-            (self._currencies if path[-1] == "Ccy" else self._days).add(text)
+        elif path == BALANCE:
+            self._close()
+        elif path[: len(BALANCE)] == BALANCE:
+            self._balance["/".join(path[len(BALANCE) :])] = text
+        elif path == (*STATEMENT, "Acct", "Ccy"):
+            self._currencies.add(text)
+
+    def _close(self) -> None:
+        told = self._balance
+        day = told.get("Dt/Dt") or told.get("Dt/DtTm")
+        if told.get("Tp/CdOrPrtry/Cd") == CLOSING and day:
+            self._closings.append((day, self.parser.CurrentLineNumber))
 
     def _tell(self, entry: _Entry, where: str, text: str) -> None:
         name = ONCE.get(where)

@@ -71,9 +71,39 @@ def test_a_status_of_the_bank_s_own_is_not_booked() -> None:
     assert len(camt053.read(camt(entry(), own)).entries) == 1
 
 
-def test_a_day_without_entries_is_told_by_its_balance() -> None:
-    balance = "<Bal><Dt><Dt>2026-09-21</Dt></Dt></Bal>"
-    assert camt053.read(camt(balance)).entries == ()
+def balance(code: str = "CLBD", day: str = "<Dt>2026-09-21</Dt>") -> str:
+    return (
+        f'<Bal><Tp><CdOrPrtry><Cd>{code}</Cd></CdOrPrtry></Tp><Amt Ccy="EUR">1</Amt>'
+        f"<CdtDbtInd>CRDT</CdtDbtInd><Dt>{day}</Dt></Bal>\n"
+    )
+
+
+BEFORE = balance("PRCD", "<Dt>2026-09-18</Dt>")
+AHEAD = balance("FWAV", "<Dt>2026-09-22</Dt>")
+
+
+@pytest.mark.parametrize(
+    "day",
+    [
+        "<Dt>2026-09-21</Dt>",
+        "<Dt>2026-09-21Z</Dt>",
+        "<Dt>2026-09-21+02:00</Dt>",
+        "<DtTm>2026-09-21T23:59:59</DtTm>",
+        "<DtTm>2026-09-21T23:59:59.000+02:00</DtTm>",
+        "<DtTm>2026-09-21T23:59:59Z</DtTm>",
+    ],
+)
+def test_a_day_without_entries_is_told_by_its_closing_balance(day: str) -> None:
+    pending = entry().replace("BOOK", "PDNG").replace("09-21", "09-22")
+    told = camt053.read(camt(BEFORE, balance(day=day), AHEAD, pending))
+    assert (told.day, told.currency, told.entries) == ("2026-09-21", "EUR", ())
+    booked = entry().replace("<Dt>2026-09-21</Dt>", day)
+    assert camt053.read(camt(booked)).day == "2026-09-21"
+
+
+def test_balances_of_other_days_do_not_say_of_which_day_the_entries_are() -> None:
+    told = camt053.read(camt(BEFORE, balance(day="<Dt>2026-09-20</Dt>"), AHEAD, entry()))
+    assert (told.day, len(told.entries)) == ("2026-09-21", 1)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +133,9 @@ def test_a_day_without_entries_is_told_by_its_balance() -> None:
         (camt(entry().replace("2026-09-21", "2026-09-21T")), 4, "'2026-09-21T' is no day"),
         (camt(entry().replace("2026-09-21", "٢٠٢٦-٠٩-٢١")), 4, "no day"),
         (camt(entry("١٠.٥٠")), 4, "no decimal amount"),
+        (camt(BEFORE, AHEAD), 0, "neither an entry nor a closing balance"),
+        (camt(balance(day="<Dt>2026-09-31</Dt>")), 4, "'2026-09-31' is no day"),
+        (camt(balance(), balance(day="<Dt>2026-09-22</Dt>")), 0, "2 days"),
         (camt("</Stmt><Stmt>"), 4, "more than one statement"),
         (camt("<a>" * 40 + "</a>" * 40), 4, "deep"),
         (camt(f"<a>{'x' * 1001}</a>"), 4, "characters"),
