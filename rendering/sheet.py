@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 EXACT = 10**15  # a cell is a double: what is larger is written as text, whole
 WIDTHS = {Kind.TEXT: 28, Kind.CODE: 40, Kind.NUMBER: 12, Kind.MONEY: 18, Kind.TIME: 20}
-NAME = 31  # characters that the name of a sheet may have
+NAME = 31  # units of UTF-16 that the name of a sheet may have
+RESERVED = ("history",)  # in any case: names that Excel keeps for sheets of its own
 SHEET = 1_048_576  # rows that a sheet may have; what is written below them is lost without a word
 CELL = 32_767  # characters that a cell may have
 INK, PALE = "#1F2A37", "#EEF2F6"
@@ -51,7 +52,7 @@ class _Sheets:
 
     def __init__(self, book: Any) -> None:
         self._book = book
-        self._names: set[str] = set()
+        self._names: set[str] = {*RESERVED}
         self._formats: dict[tuple[str, bool], Any] = {}
         self._title = book.add_format({"bold": True, "font_size": 16, "font_color": INK})
         self._label = book.add_format({"font_color": "#667085"})
@@ -89,10 +90,11 @@ class _Sheets:
 
     def _sheet(self, title: str) -> Any:
         """A sheet of this name, as far as a sheet may have it and no other has."""
-        plain = re.sub(r"[\[\]:*?/\\']", " ", title).strip()[:NAME] or "Sheet"
-        name, number = plain, 2
+        plain = re.sub(r"[\[\]:*?/\\']", " ", title).strip() or "Sheet"
+        name, number = _cut(plain, NAME), 2
         while name.lower() in self._names:
-            name = f"{plain[: NAME - 4]} {number}"
+            behind = f" {number}"
+            name = f"{_cut(plain, NAME - len(behind))}{behind}"
             number += 1
         self._names.add(name.lower())
         return self._book.add_worksheet(name)
@@ -134,3 +136,9 @@ class _Sheets:
             found = self._book.add_format({"num_format": number, **look})
             self._formats[number, strong] = found
         return found
+
+
+def _cut(text: str, units: int) -> str:
+    """As much of the text as so many units of UTF-16 hold: an emoji is two, and is never halved."""
+    held = text.encode("utf-16-le")[: 2 * units]
+    return held.decode("utf-16-le", "ignore").rstrip()

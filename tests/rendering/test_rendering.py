@@ -97,6 +97,40 @@ def test_an_amount_is_written_with_its_currency_s_decimals(
         assert value.get("t") == "inlineStr"
 
 
+def names(*titles: str) -> list[str]:
+    """Of the sheets of tables with these titles."""
+    tables = [Table(title=title, columns=COLUMNS, rows=()) for title in titles]
+    book = zipfile.ZipFile(io.BytesIO(written(Format.XLSX, document(tables=tables))))
+    found = ElementTree.fromstring(book.read("xl/workbook.xml")).findall(".//x:sheet", NS)
+    return [sheet.attrib["name"] for sheet in found[1:]]  # the first: About
+
+
+@pytest.mark.parametrize(
+    ("titles", "shown"),
+    [
+        (("x" * 40, "X" * 40), ["x" * 31, f"{'X' * 29} 2"]),
+        (("a" + "😀" * 40,) * 2, ["a" + "😀" * 15, "a" + "😀" * 14 + " 2"]),
+        (("😀" * 40,) * 2, ["😀" * 15, "😀" * 14 + " 2"]),
+        (("History", "HISTORY", " history:"), ["History 2", "HISTORY 3", "history 4"]),
+        (("Historyx",), ["Historyx"]),
+        (("x" * 30 + " yz", "About", "[:]"), ["x" * 30, "About 2", "Sheet"]),
+        (
+            ("x" * 40,) * 10,
+            ["x" * 31, *(f"{'x' * 29} {n}" for n in range(2, 10)), f"{'x' * 28} 10"],
+        ),
+    ],
+)
+def test_a_sheet_has_a_name_that_excel_takes(titles: Sequence[str], shown: Sequence[str]) -> None:
+    assert names(*titles) == shown
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn"))), max_size=4))
+def test_any_title_is_the_name_of_a_sheet(titles: list[str]) -> None:
+    found = names(*titles)
+    assert len({name.lower() for name in found}) == len(titles)
+    assert all(0 < len(name.encode("utf-16-le")) <= 62 for name in found)
+
+
 @given(st.text())
 def test_no_text_begins_a_formula(text: str) -> None:
     shown = neutral(text)
