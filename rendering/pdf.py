@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = A4
 MARGIN, TOP, BOTTOM = 18 * mm, 18 * mm, 20 * mm
+ACROSS = WIDTH - 2 * MARGIN
 ROW, GAP = 5.4 * mm, 3 * mm  # of a table: a line, and between columns
 PLAIN, BOLD = "Helvetica", "Helvetica-Bold"
 OTHER, OTHER_BOLD = "Vera", "VeraBd"
@@ -36,6 +37,7 @@ NARROW = 0.92  # of Vera, whose letters are larger at the same size
 INK, PALE, SOFT = HexColor("#1F2A37"), HexColor("#667085"), HexColor("#EEF2F6")
 RULE, ACCENT = HexColor("#D0D7DE"), HexColor("#0B6E99")
 CHART = 48 * mm
+TITLE_LINES = 4  # of a title that is too long for one
 RIGHT = (Kind.MONEY, Kind.NUMBER)
 
 
@@ -64,15 +66,21 @@ class _Sheet:
 
     def head(self) -> None:
         document = self.document
-        self._text(MARGIN, self.y - 4 * mm, document.issuer, BOLD, 11, ACCENT)
+        issuer = _cut(document.issuer, BOLD, 11, ACROSS)
+        self._text(MARGIN, self.y - 4 * mm, issuer, BOLD, 11, ACCENT)
         self.y -= 15 * mm
-        self._text(MARGIN, self.y, document.title, BOLD, 20, INK)
+        size = 20 if _width(document.title, BOLD, 20) <= ACROSS else 14
+        first, *more = _wrapped(document.title, BOLD, size, ACROSS, TITLE_LINES)
+        self._text(MARGIN, self.y, first, BOLD, size, INK)
+        for line in more:
+            self.y -= 6 * mm
+            self._text(MARGIN, self.y, line, BOLD, size, INK)
         self.y -= 9 * mm
         for label, text in document.facts:
             self._room(ROW)
             self._text(MARGIN, self.y, label, PLAIN, 8.5, PALE)
-            room = WIDTH - 2 * MARGIN - 34 * mm
-            self._text(MARGIN + 34 * mm, self.y, _cut(text, PLAIN, 8.5, room), PLAIN, 8.5, INK)
+            shown = _cut(text, PLAIN, 8.5, ACROSS - 34 * mm)
+            self._text(MARGIN + 34 * mm, self.y, shown, PLAIN, 8.5, INK)
             self.y -= 4.8 * mm
         self.y -= 3 * mm
 
@@ -83,7 +91,7 @@ class _Sheet:
         self._room(4 * ROW)
         self.y -= 3 * mm
         if table.title:
-            self._text(MARGIN, self.y, table.title, BOLD, 11, INK)
+            self._text(MARGIN, self.y, _cut(table.title, BOLD, 11, ACROSS), BOLD, 11, INK)
             self.y -= 7 * mm
         self._heads(columns, places)
         shown = [number for number, column in enumerate(table.columns) if column.on_paper]
@@ -112,7 +120,7 @@ class _Sheet:
         if strong:
             self.canvas.setFillColor(SOFT)
             bottom = self.y - 1.9 * mm
-            self.canvas.rect(MARGIN, bottom, WIDTH - 2 * MARGIN, ROW, stroke=0, fill=1)
+            self.canvas.rect(MARGIN, bottom, ACROSS, ROW, stroke=0, fill=1)
         for column, (left, width), value in zip(columns, places, row, strict=True):
             text, right = _shown(value), column.kind in RIGHT
             if right:  # half a number says something else: rather smaller than cut
@@ -127,10 +135,10 @@ class _Sheet:
         """Bars from zero, up or down; each with its value, as far as there is room."""
         self._room(CHART + 3 * ROW)
         self.y -= 3 * mm
-        self._text(MARGIN, self.y, chart.title, BOLD, 11, INK)
+        self._text(MARGIN, self.y, _cut(chart.title, BOLD, 11, ACROSS), BOLD, 11, INK)
         self.y -= 8 * mm
         top, low = max(0, *chart.values, 0), min(0, *chart.values, 0)
-        span, step = (top - low) or 1, (WIDTH - 2 * MARGIN) / max(1, len(chart.values))
+        span, step = (top - low) or 1, ACROSS / max(1, len(chart.values))
         zero = self.y - CHART * top / span
         wide = min(step * 0.62, 18 * mm)
         for number, value in enumerate(chart.values):
@@ -163,16 +171,15 @@ class _Sheet:
         self.end()
         self.page += 1
         self.y = HEIGHT - TOP
-        document = self.document
-        self._text(MARGIN, self.y, document.title, BOLD, 8.5, PALE)
+        title = _cut(self.document.title, BOLD, 8.5, ACROSS)
+        self._text(MARGIN, self.y, title, BOLD, 8.5, PALE)
         self.y -= 10 * mm
         return True
 
     def _foot(self) -> None:
         self._line(BOTTOM - 5 * mm, 0.3, RULE)
         number = f"Page {self.page}"
-        room = WIDTH - 2 * MARGIN - 25 * mm
-        text = _cut(self.document.footer, PLAIN, 7, room)
+        text = _cut(self.document.footer, PLAIN, 7, ACROSS - 25 * mm)
         self._text(MARGIN, BOTTOM - 9 * mm, text, PLAIN, 7, PALE)
         self._cell(WIDTH - MARGIN - 25 * mm, 25 * mm, number, True, PLAIN, 7, PALE, BOTTOM - 9 * mm)
 
@@ -208,7 +215,7 @@ class _Sheet:
 
 def _places(columns: Sequence[Column]) -> list[tuple[float, float]]:
     """Left edge and width of each column."""
-    share = (WIDTH - 2 * MARGIN - GAP * (len(columns) - 1)) / sum(one.width for one in columns)
+    share = (ACROSS - GAP * (len(columns) - 1)) / sum(one.width for one in columns)
     places, left = [], MARGIN
     for column in columns:
         places.append((left, column.width * share))
@@ -226,18 +233,35 @@ def _shown(value: Value) -> str:
     return f"{value:,}" if isinstance(value, int) else value
 
 
+def _wrapped(text: str, font: str, size: float, room: float, most: int) -> list[str]:
+    """The text in at most so many lines, parted between words where there are any."""
+    lines: list[str] = []
+    while len(lines) < most - 1 and _width(text, font, size) > room:
+        fits = max(1, _fitting(text, "", font, size, room))
+        end = text.rfind(" ", 1, fits + 1)
+        end = fits if end < 0 else end
+        lines.append(text[:end].rstrip())
+        text = text[end:].lstrip()
+    return [*lines, _cut(text, font, size, room)]
+
+
 def _cut(text: str, font: str, size: float, room: float) -> str:
     """As much of the text as there is room for; what is missing is three points."""
     if _width(text, font, size) <= room:
         return text
+    return f"{text[: _fitting(text, '…', font, size, room)].rstrip()}…"
+
+
+def _fitting(text: str, behind: str, font: str, size: float, room: float) -> int:
+    """How many characters of a text that is too long have room, with `behind` behind them."""
     fits, misses = 0, len(text)
     while misses - fits > 1:
         middle = (fits + misses) // 2
-        if _width(f"{text[:middle]}…", font, size) <= room:
+        if _width(f"{text[:middle]}{behind}", font, size) <= room:
             fits = middle
         else:
             misses = middle
-    return f"{text[:fits].rstrip()}…"
+    return fits
 
 
 @lru_cache(maxsize=4096)  # a column says the same again and again

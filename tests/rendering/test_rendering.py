@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from rendering import WRITERS, Bars, Column, Document, Format, Kind, Money, Table
 from rendering.delimited import FORMULA, neutral
+from rendering.pdf import MARGIN, WIDTH
 from rendering.sheet import EXACT
 
 if TYPE_CHECKING:
@@ -182,6 +183,42 @@ def test_a_page_has_its_heads_and_leaves_out_what_has_no_room() -> None:
         assert f"Page {number}" in text
         assert "not-on-paper" not in text
     assert all(f"row {n}" in "\n".join(pages) for n in range(120))
+
+
+def right_edge(page: pypdfium2.PdfPage) -> float:
+    """Where the text ends that goes farthest to the right, points from the left."""
+    text = page.get_textpage()
+    return max(text.get_charbox(n)[2] for n in range(text.count_chars()))
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["W" * 140, "M" * 60, ("Deposits of the region north " * 9)[:140], ("Łódź nad " * 20)[:140]],
+)
+def test_a_long_title_stays_on_the_page(title: str) -> None:
+    rows = [row(f"row {n}", Money(n, "USD", 2)) for n in range(120)]
+    table = Table(title=title, columns=COLUMNS, rows=rows)
+    chart = Bars(title=title, labels=("W1",), values=(5,), shown=("5.00",))
+    it = document(title=title, issuer=title, chart=chart, tables=(table,))
+    pdf = pypdfium2.PdfDocument(written(Format.PDF, it))
+    edges = [right_edge(pdf[n]) for n in range(len(pdf))]
+    assert len(edges) > 1
+    assert max(edges) <= WIDTH - MARGIN + 0.5
+
+
+@pytest.mark.parametrize(
+    ("title", "lines"),
+    [
+        ("Deposits", ["Deposits"]),
+        ("Deposits of the region north " * 3, None),
+        ("W" * 140, ["W" * 37, "W" * 37, "W" * 37, "W" * 29]),
+    ],
+)
+def test_a_long_title_is_whole_in_the_head(title: str, lines: list[str] | None) -> None:
+    (page,) = paper(document(title=title, tables=()))
+    found = page.split("Page 1")[0].replace("Streambank", "").split("\r\n")
+    shown = [line.strip() for line in found if line.strip()]
+    assert " ".join(shown) == title.strip() if lines is None else shown == lines
 
 
 def test_other_letters_are_shown_as_well_as_can_be() -> None:
