@@ -273,6 +273,7 @@ def _width(text: str, font: str, size: float) -> float:
 @lru_cache(maxsize=4096)
 def _set(text: str, font: str) -> tuple[str, str]:
     """The font that can write the text, and the text as that can."""
+    text = unicodedata.normalize("NFC", text)  # fonts have é, not e and an accent to go over it
     try:
         text.encode("cp1252")
     except UnicodeEncodeError:
@@ -283,7 +284,9 @@ def _set(text: str, font: str) -> tuple[str, str]:
 
 
 def _like(sign: str, glyphs: Container[int]) -> str:
-    """The letter without its accent, where the font has that."""
+    """The letter without its accent, where the font has that; an accent alone is nothing."""
+    if unicodedata.combining(sign):
+        return ""
     plain = unicodedata.normalize("NFKD", sign)[:1]
     return plain if plain != sign and plain and ord(plain) in glyphs else "?"
 

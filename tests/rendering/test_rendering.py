@@ -6,6 +6,7 @@ import csv
 import io
 import subprocess
 import sys
+import unicodedata
 import zipfile
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -224,6 +225,22 @@ def test_a_long_title_is_whole_in_the_head(title: str, lines: list[str] | None) 
 def test_other_letters_are_shown_as_well_as_can_be() -> None:
     (page,) = paper(document(row("Zoë €5 – Łódź 日", Money(1, "USD", 2))))
     assert "Zoë €5 – Łódz ?" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Zoë Müller – Łódź", "Zoë Müller – Łódz"),
+        ("Ćwiąkała, Đorđe", "Ćwiakała, Đorđe"),
+        ("x\u0302 q\u0301\u0323 Ж", "x q ?"),  # no letter has these accents
+    ],
+)
+def test_an_accent_is_shown_however_it_is_written(text: str, shown: str) -> None:
+    """Macs write names of files so, and what is pasted from there: the accent after its letter."""
+    for form in ("NFC", "NFD"):
+        written_so = unicodedata.normalize(form, text)  # type: ignore[arg-type]
+        (page,) = paper(document(row(written_so, Money(1, "USD", 2))))
+        assert f"{shown} 1,234" in page, form
 
 
 def test_a_chart_and_facts_stand_before_the_tables() -> None:
