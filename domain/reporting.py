@@ -3,9 +3,9 @@ r"""Reporting: what is asked of the bank's books, once or again and again, and t
     RunReport ----------------------> ReportRequested --perform--> ReportAnswered --> COMPLETED | FAILED
     ScheduleReport --tick, each time--^
 
-A report is computed from the logs as they were at the end of its period (`as_of_ms`), so that it
-says the same whenever it is computed. A scheduled run is named after its schedule and its time:
-a restart neither misses one nor runs it twice.
+A report is computed from the logs as they were at the end of its period (`as_of_ms`, the last
+millisecond that counts), so that it says the same whenever it is computed. A scheduled run is named
+after its schedule and its time: a restart neither misses one nor runs it twice.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class ReportRequested:
     definition: Definition
     from_ms: int
     to_ms: int
-    as_of_ms: int
+    as_of_ms: int  # the last millisecond whose events count
     attempt: int
     actor_id: str
     request_hash: str
@@ -339,7 +339,7 @@ def _run(rows: Rows, command: RunReport, at_ms: int) -> Sequence[Event]:
             definition=command.definition,
             from_ms=command.from_ms,
             to_ms=command.to_ms,
-            as_of_ms=min(command.to_ms, at_ms),
+            as_of_ms=min(command.to_ms - 1, at_ms),
             attempt=1,
             actor_id=command.actor_id,
             request_hash=command.request_hash,
@@ -468,7 +468,7 @@ def _scheduled_run(schedule: Schedule, time_ms: int, at_ms: int) -> Sequence[Eve
             definition=schedule.definition,
             from_ms=from_ms,
             to_ms=to_ms,
-            as_of_ms=to_ms,
+            as_of_ms=to_ms - 1,
             attempt=1,
             actor_id=CLOCK,
             request_hash=schedule.request_hash,

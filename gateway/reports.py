@@ -280,7 +280,7 @@ def document(row: Row, file: Path) -> Document:
             ("Of", definition.source.value),
             ("Period", f"{_minute(row['from_ms'])} to {_minute(row['to_ms'])} UTC"),
             *[("Only", f"{one.column} {one.operator} {one.value}") for one in definition.filters],
-            ("As of", f"{_minute(row['as_of_ms'])} UTC"),
+            ("As of", f"{_minute(row['as_of_ms'] + 1)} UTC"),  # its last millisecond counts
             ("Rows", f"{row['rows']:,}"),
         ),
         chart=_chart(definition, file) if definition.group_by and row["rows"] <= PAPER else None,

@@ -111,7 +111,7 @@ class Report(Shown):
     group_by: list[str]
     from_: str = Field(alias="from")
     to: str = Field(description="the first moment behind the period")
-    as_of: str = Field(description="the books as they were then")
+    as_of: str = Field(description="the books as they were then, that millisecond with them")
     status: Literal["pending", "completed", "failed"]
     detail: str | None = Field(description="why it failed")
     progress: Progress | None = Field(description="of one that is pending, where it can be seen")

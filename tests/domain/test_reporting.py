@@ -111,7 +111,7 @@ def report_of(given: list[Any], report_id: str = "r1") -> Report:
 def test_a_report_is_asked_for_and_answered_once() -> None:
     given = then(REPORTING, [], run())
     assert isinstance(given[0], ReportRequested)
-    assert (given[0].attempt, given[0].as_of_ms) == (1, NOON_MS)
+    assert (given[0].attempt, given[0].as_of_ms) == (1, NOON_MS - 1)
     assert then(REPORTING, given, run()) == []
     done = then(REPORTING, given, answer())
     assert isinstance(done[0], ReportCompleted)
@@ -170,6 +170,7 @@ def test_a_schedule_misses_no_run_and_repeats_none() -> None:
         ms("2026-11-23T23:00"),
         ms("2026-11-24T23:00"),
     ]
+    assert [one.as_of_ms - one.to_ms for one in found] == [-1, -1, -1]
     assert {home_of(one.report_id) for one in found} == {"s1"}
     assert {one.actor_id for one in found} == {CLOCK}
     row = rows_of(REPORTING, given)[schedule_key("s1")]
