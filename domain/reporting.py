@@ -1,7 +1,7 @@
 r"""Reporting: what is asked of the bank's books, once or again and again, and the file that answers it.
 
     RunReport ----------------------> ReportRequested --perform--> ReportAnswered --> COMPLETED | FAILED
-    ScheduleReport --tick, each time--^
+    ScheduleReport --tick, each time--^                                                   ^--late--/
 
 A report is computed from the logs as they were at the end of its period (`as_of_ms`, the last
 millisecond that counts), so that it says the same whenever it is computed. A scheduled run is named
@@ -46,6 +46,7 @@ SERVICE = "reporting"
 ASK, RUN = "ask", "run"  # kinds of due rows: the answer never came; a schedule's time has come
 ASK_MS = 20 * 60 * 1000  # longer than any report takes
 ATTEMPTS = 5
+NOBODY = "nobody answered"  # the detail of what failed of that alone: a file may yet come
 COLUMNS_LIMIT = 30
 FILTERS_LIMIT = 20
 CLOCK = "clock"  # the actor of a scheduled run
@@ -401,7 +402,7 @@ def _unschedule(rows: Rows, command: UnscheduleReport, at_ms: int) -> Sequence[E
 def _answered(rows: Rows, answer: ReportAnswered, at_ms: int) -> Sequence[Event]:
     """The first answer that says something decides; after another the next tick asks again."""
     report: Report | None = rows.get(report_key(answer.report_id))
-    if report is None or report.status is not Status.PENDING:
+    if report is None or not _is_open(report, answer):
         return ()
     if answer.outcome is Outcome.COMPLETED:
         return (
@@ -419,6 +420,13 @@ def _answered(rows: Rows, answer: ReportAnswered, at_ms: int) -> Sequence[Event]
     return ()
 
 
+def _is_open(report: Report, answer: ReportAnswered) -> bool:
+    """True while the answer may change what became of the report: late, a file still ends the wait."""
+    if report.status is Status.FAILED:
+        return report.detail == NOBODY and answer.outcome is Outcome.COMPLETED
+    return report.status is Status.PENDING
+
+
 def _failed(report: Report, detail: str, at_ms: int) -> ReportFailed:
     return ReportFailed(
         report_id=report.report_id, detail=detail, version=report.version + 1, at_ms=at_ms
@@ -432,7 +440,7 @@ def _tick(rows: Rows, tick: Tick, at_ms: int) -> Sequence[Event]:
     for key in overdue(rows, tick, ASK, at_ms):
         report: Report = rows[due_subject(key)]
         if report.attempt >= ATTEMPTS:
-            events.append(_failed(report, "nobody answered", at_ms))
+            events.append(_failed(report, NOBODY, at_ms))
         else:
             events.append(_again(report, at_ms))
     for key in overdue(rows, tick, RUN, at_ms):
@@ -516,7 +524,7 @@ def evolve(rows: Rows, event: Event) -> Changes:
             return _requested(rows, event)
         case ReportCompleted():
             found = {"rows": event.rows, "bytes": event.bytes, "sha256": event.sha256}
-            return _ended(rows, event, Status.COMPLETED, found)
+            return _ended(rows, event, Status.COMPLETED, {**found, "detail": ""})
         case ReportFailed():
             return _ended(rows, event, Status.FAILED, {"detail": event.detail})
         case ReportScheduled():
@@ -566,8 +574,10 @@ def _ended(
 ) -> Changes:
     key = report_key(event.report_id)
     report: Report = rows[key]
-    due, expiry = forget(rows, event.at_ms, key)
     ended = replace(report, status=status, version=event.version, updated_ms=event.at_ms, **found)
+    if report.status is not Status.PENDING:  # when it leaves is said already, and not said twice
+        return {key: ended}
+    due, expiry = forget(rows, event.at_ms, key)
     return {due_key(report.due_ms, ASK, key): None, key: ended, due: expiry}
 
 

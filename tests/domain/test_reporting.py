@@ -125,6 +125,52 @@ def test_a_period_that_is_not_over_is_reported_as_of_now() -> None:
     assert asked.as_of_ms == NOON_MS
 
 
+def unanswered() -> tuple[list[Any], int]:
+    """A report that was asked for ATTEMPTS times in vain, and when it was given up."""
+    given, at_ms = then(REPORTING, [], run()), NOON_MS
+    for _ in range(ATTEMPTS):
+        at_ms += ASK_MS
+        given += then(REPORTING, given, due(given, ASK), at_ms)
+    assert isinstance(given[-1], ReportFailed)
+    return given, at_ms
+
+
+def test_a_file_that_comes_after_all_completes_the_report() -> None:
+    given, at_ms = unanswered()
+    (done,) = then(REPORTING, given, answer(attempt=ATTEMPTS), at_ms + 1)
+    assert isinstance(done, ReportCompleted)
+    assert done.version == report_of(given).version + 1
+    report = report_of([*given, done])
+    assert (report.status, report.rows, report.detail) == (Status.COMPLETED, 7, "")
+    assert then(REPORTING, [*given, done], answer(attempt=2), at_ms + 2) == []
+    assert due([*given, done], ASK).due == ()
+
+
+def test_a_late_answer_without_a_file_says_nothing_new() -> None:
+    given, at_ms = unanswered()
+    for outcome in (Outcome.REFUSED, Outcome.UNKNOWN):
+        late = answer(attempt=ATTEMPTS, outcome=outcome, detail="too large")
+        assert then(REPORTING, given, late, at_ms + 1) == []
+
+
+def test_what_was_refused_stays_failed() -> None:
+    given = then(REPORTING, [], run())
+    given += then(REPORTING, given, answer(outcome=Outcome.REFUSED, detail="too large"))
+    assert then(REPORTING, given, answer(attempt=2)) == []
+
+
+def test_a_report_that_was_completed_late_leaves_once() -> None:
+    """Thirty days after it was given up: should it be asked for anew then, the new one stays."""
+    given, at_ms = unanswered()
+    given += then(REPORTING, given, answer(attempt=ATTEMPTS), at_ms + DAY_MS)
+    gone_ms = at_ms + KEEP_FINAL_MS + 1_000
+    given += then(REPORTING, given, due(given, FORGET), gone_ms)
+    assert rows_of(REPORTING, given) == {}
+    given += then(REPORTING, given, run(), gone_ms)
+    assert then(REPORTING, given, due(given, FORGET), gone_ms + 2 * DAY_MS) == []
+    assert report_of(given).status is Status.PENDING
+
+
 def test_what_was_not_answered_is_asked_again_and_given_up_in_the_end() -> None:
     given = then(REPORTING, [], run())
     at_ms = NOON_MS
