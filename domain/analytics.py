@@ -120,6 +120,7 @@ class UserCell:
     type: str
     currency: str
     figures: Figures
+    first_ms: int | None = None  # of the earliest; None: it was counted before that was kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +276,7 @@ def _count(rows: Rows, message: PointsRead, at_ms: int) -> Sequence[Event]:
     clock: Clock | None = rows.get(clock_key(message.partition))
     latest_ms = 0 if clock is None else clock.latest_ms
     cells: dict[tuple[int, str, str], Figures] = {}
-    users: dict[tuple[str, int, str, str], tuple[int, Figures]] = {}
+    users: dict[tuple[str, int, str, str], tuple[int, int, Figures]] = {}
     for point in points:
         minute_ms = start_of(point.at_ms, Interval.MINUTE)
         figures = figures_of(point, latest_ms >= minute_ms + MINUTE_MS + GRACE_MS)
@@ -284,8 +285,9 @@ def _count(rows: Rows, message: PointsRead, at_ms: int) -> Sequence[Event]:
         cells[cell] = added(cells.get(cell, NOTHING), figures)
         hour_ms = start_of(point.at_ms, Interval.HOUR)
         user = (point.user_id, hour_ms, point.type, point.currency)
-        last_ms, before = users.get(user, (0, NOTHING))
-        users[user] = (max(last_ms, point.at_ms), added(before, figures))
+        first_ms, last_ms, before = users.get(user, (point.at_ms, point.at_ms, NOTHING))
+        between = min(first_ms, point.at_ms), max(last_ms, point.at_ms)
+        users[user] = (*between, added(before, figures))
     return (
         PointsCounted(
             source=message.source,
@@ -304,8 +306,11 @@ def _count(rows: Rows, message: PointsRead, at_ms: int) -> Sequence[Event]:
                     type=kind,
                     currency=currency,
                     figures=figures,
+                    first_ms=first_ms,
                 )
-                for (user_id, hour_ms, kind, currency), (last_ms, figures) in users.items()
+                for (user_id, hour_ms, kind, currency), (first_ms, last_ms, figures) in (
+                    users.items()
+                )
             ),
             at_ms=at_ms,
         ),
@@ -369,11 +374,12 @@ def _user(rows: Rows, cell: UserCell, at_ms: int) -> Changes:
     known: Behaviour | None = rows.get(behaviour_key(cell.user_id))
     hour, count = cell.hour_ms % DAY_MS // HOUR_MS, ended(cell.figures)
     hours = known.hours if known else (0,) * 24
+    first_ms = cell.hour_ms if cell.first_ms is None else cell.first_ms
     changes[behaviour_key(cell.user_id)] = Behaviour(
         user_id=cell.user_id,
         figures=_grown(known.figures if known else {}, cell),
         hours=tuple(n + count if at == hour else n for at, n in enumerate(hours)),
-        first_ms=min(known.first_ms, cell.hour_ms) if known else cell.hour_ms,
+        first_ms=min(known.first_ms, first_ms) if known else first_ms,
         last_ms=max(known.last_ms, cell.last_ms) if known else cell.last_ms,
         version=known.version + 1 if known else 1,
     )

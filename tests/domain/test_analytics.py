@@ -198,12 +198,26 @@ def test_a_users_day_and_behaviour() -> None:
     assert (today.figures["transfer/USD"].completed, today.figures["transfer/USD"].failed) == (1, 1)
     ada: Behaviour = found[behaviour_key("u-ada")]
     assert (ada.hours[12], ada.hours[13], sum(ada.hours)) == (2, 1, 3)
-    assert (ada.first_ms, ada.last_ms) == (NOON, NOON + DAY_MS)
+    assert (ada.first_ms, ada.last_ms) == (NOON + 5, NOON + DAY_MS)
     assert found[behaviour_key("u-bob")].figures["transfer/USD"].volume_minor == 2_000
     due = tuple(key for key in found if "user-day" in key)
     gone = said + then(ANALYTICS, said, Tick(due=due), NOON + 3 * DAY_MS + KEEP_USERS_MS)
     assert not [key for key in rows(gone) if "user-day/" in key]
     assert behaviour_key("u-ada") in rows(gone)
+
+
+def test_a_behaviour_begins_with_its_earliest_point_whatever_comes_when() -> None:
+    said = counted(read(point(0, NOON + 7), point(1, NOON + 5), point(2, NOON + HOUR_MS)))
+    assert rows(said)[behaviour_key("u-ada")].first_ms == NOON + 5
+    said += then(ANALYTICS, said, read(point(3, NOON - 3)))
+    assert rows(said)[behaviour_key("u-ada")].first_ms == NOON - 3
+
+
+def test_what_was_counted_when_first_times_were_not_kept_began_with_its_hour() -> None:
+    (old,) = counted(read(point(0, NOON + 7)))
+    old = replace(old, users=tuple(replace(user, first_ms=None) for user in old.users))
+    said = [old, *then(ANALYTICS, [old], read(point(1, NOON + HOUR_MS)))]
+    assert rows(said)[behaviour_key("u-ada")].first_ms == NOON
 
 
 POINTS = st.builds(
