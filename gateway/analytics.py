@@ -52,6 +52,7 @@ PAGE = 200  # rows of one question to a worker
 WINDOWS, USER_DAYS = 1_500, 92  # of one report
 USERS = 10_000  # rows of one report by user
 DEFAULT_WINDOWS = 24
+KEYS_END_MS = 10**13  # a window's key has 13 digits, and is found in the order of its text
 LIVE_S, HEARTBEAT_S = 1.0, 15.0
 LIVE_MINUTES = 5
 
@@ -154,6 +155,8 @@ def asked_of(query: Mapping[str, str]) -> Asked:
     # the window in which `to` lies counts, unless `to` is its very start
     to_ms = start_of(to_ms + length_ms - 1, interval)
     from_ms = start_of(_time(query, "from", to_ms - DEFAULT_WINDOWS * length_ms), interval)
+    if to_ms >= KEYS_END_MS:
+        raise Problem("BAD_QUERY", f"to must lie before {views.time_of(KEYS_END_MS)}")
     if from_ms >= to_ms:
         raise Problem("BAD_QUERY", "from must lie before to")
     groups = tuple(name for name in query.get("group_by", "").split(",") if name)

@@ -11,8 +11,10 @@ import aiohttp
 import orjson
 import pytest
 
-from domain.analytics import DAY_MS, Interval, start_of
+from domain.analytics import DAY_MS, Interval, start_of, window_key
 from domain.saga import TransactionCancelled, TransactionCompleted, TransactionFailed
+from gateway.analytics import asked_of
+from gateway.errors import Problem
 from gateway.views import time_of
 from proof.reader import Reader
 from schemas.codec import Codec
@@ -159,6 +161,31 @@ async def test_a_users_days(people: Town, analyst: Person) -> None:
 async def test_malformed_queries(people: Town, query: str) -> None:
     got = await (await people.admin()).get(f"{REPORTS}?{query}")
     assert (got.status, got.code) == (400, "BAD_QUERY"), got.text
+
+
+@pytest.mark.parametrize("interval", Interval)
+@pytest.mark.parametrize(
+    ("to", "good"),
+    [
+        ("2286-11-19T00:00:00Z", True),
+        ("2286-11-20T17:46:39.999Z", False),  # widened to its whole window, this is beyond
+        ("2286-11-20T17:46:40Z", False),
+        ("2287-01-01T00:00:00Z", False),
+        ("9999-12-31T23:59:59Z", False),
+    ],
+)
+def test_no_year_is_asked_for_whose_keys_lie_among_this_years(
+    interval: Interval, to: str, good: bool
+) -> None:
+    query = {"metric": "count", "interval": interval, "to": to}
+    if good:
+        asked = asked_of(query)
+        keys = [window_key(interval, at, 0) for at in (asked.from_ms, asked.to_ms)]
+        assert keys == sorted(keys)
+        return
+    for from_ in ({}, {"from": "2286-11-19T00:00:00Z"}, {"from": "2026-11-26T00:00:00Z"}):
+        with pytest.raises(Problem, match="before 2286-11-20T17:46:40"):
+            asked_of({**query, **from_})
 
 
 @pytest.mark.parametrize("role", ["support", "operator", "compliance"])
