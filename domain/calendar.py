@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
-from domain.bank_day import HOUR_MS, bank_time_ms, day_start_ms
+from domain.bank_day import HOUR_MS, bank_day, bank_time_ms, day_start_ms
 
 CUT_OFF_HOUR = 18
 EPOCH = date(1970, 1, 1)
@@ -52,6 +52,11 @@ def next_business_day(day: date) -> date:
     while not is_business_day(day):
         day += timedelta(days=1)
     return day
+
+
+def day_of(at_ms: int) -> date:
+    """The day, business or not, that the bank's clock shows at a time (Unix ms)."""
+    return EPOCH + timedelta(days=bank_day(at_ms))
 
 
 def business_day(at_ms: int) -> date:

@@ -16,7 +16,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from banking import pain001
-from domain.calendar import next_business_day
+from domain.calendar import day_of, next_business_day
 from domain.saga import Reason
 from domain.settlement import (
     OPEN,
@@ -247,6 +247,8 @@ def transfer_of(row: Row, settings: Settings) -> pain001.Transfer:
         name=settings.provider_name, iban=settings.provider_iban, bic=settings.provider_bic
     )
     to_us = row["net_minor"] > 0
+    # closed late, it can't be carried out on the day behind its own any more
+    last = max(date.fromisoformat(row["day"]), day_of(row["closed_ms"]))
     return pain001.Transfer(
         transfer_id=transfer_id(row["batch_id"]),
         initiator=settings.bank_name,
@@ -254,7 +256,7 @@ def transfer_of(row: Row, settings: Settings) -> pain001.Transfer:
         creditor=ours if to_us else theirs,
         amount_minor=abs(row["net_minor"]),
         currency=row["currency"],
-        on=next_business_day(date.fromisoformat(row["day"])),
+        on=next_business_day(last),
         created_ms=row["closed_ms"],
         remittance=f"Settlement {row['batch_id']}",
     )

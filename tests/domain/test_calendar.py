@@ -6,7 +6,14 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from domain.calendar import business_day, easter, ends_ms, is_business_day, next_business_day
+from domain.calendar import (
+    business_day,
+    day_of,
+    easter,
+    ends_ms,
+    is_business_day,
+    next_business_day,
+)
 
 
 def ms(text: str) -> int:
@@ -26,6 +33,18 @@ def test_easter(year: int, day: str) -> None:
 )
 def test_days_of_rest(day: str) -> None:
     assert not is_business_day(date.fromisoformat(day))
+
+
+@pytest.mark.parametrize(
+    ("at", "day"),
+    [
+        ("2026-11-28T22:59:59", "2026-11-28"),
+        ("2026-11-28T23:00:00", "2026-11-29"),  # midnight in winter
+        ("2026-07-01T22:00:00", "2026-07-02"),  # and in summer
+    ],
+)
+def test_the_day_of_a_time(at: str, day: str) -> None:
+    assert day_of(ms(at)).isoformat() == day
 
 
 def test_the_next_business_day_is_behind_a_long_weekend() -> None:

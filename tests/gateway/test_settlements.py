@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from datetime import date, datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
+import pytest
 import xmlschema
 
+from gateway.settlements import transfer_of
+from settings import Settings
 from tests.gateway.stand import until
 from tests.gateway.test_payments import card
 
@@ -35,6 +39,29 @@ def camt(currency: str, **entries: str) -> bytes:
         f"<Stmt><Id>1</Id><Acct><Ccy>{currency}</Ccy></Acct>{lines}</Stmt>"
         "</BkToCstmrStmt></Document>"
     ).encode()
+
+
+@pytest.mark.parametrize(
+    ("closed", "on"),
+    [
+        ("2026-11-26T17:15:00+00:00", "2026-11-27"),  # by itself, a quarter past six
+        ("2026-11-26T09:00:00+00:00", "2026-11-27"),  # by a run
+        ("2026-11-25T20:00:00+00:00", "2026-11-27"),  # on the evening that belongs to it
+        ("2026-11-27T22:59:59+00:00", "2026-11-30"),  # a day late, over a weekend
+        ("2026-11-29T12:00:00+00:00", "2026-11-30"),
+        ("2026-12-01T22:59:59+00:00", "2026-12-02"),
+        ("2026-12-01T23:00:00+00:00", "2026-12-03"),  # midnight by the bank's clock
+    ],
+)
+def test_a_transfer_is_asked_for_on_a_day_that_is_to_come(closed: str, on: str) -> None:
+    row = {
+        "batch_id": "sandbox.EUR.2026-11-26",
+        "currency": "EUR",
+        "day": "2026-11-26",
+        "net_minor": 2_500,
+        "closed_ms": int(datetime.fromisoformat(closed).timestamp() * 1000),
+    }
+    assert transfer_of(row, Settings()).on == date.fromisoformat(on)
 
 
 async def charged(people: Town, operator: Person, currency: str, *amounts: int) -> dict[str, Any]:
