@@ -127,6 +127,10 @@ class Known:
         if len(self._last) > self._entries:
             self._last.popitem(last=False)
 
+    def has(self, service: str, aggregate_id: str) -> bool:
+        """Whether an event of it was heard of that is still remembered."""
+        return (service, aggregate_id.encode()) in self._last
+
     def is_fresh(self, service: str, aggregate_id: str, row: dict[str, Any]) -> bool:
         """False for a row of before the last event that was heard of."""
         last = self._last.get((service, aggregate_id.encode()))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SCAN = 1_000  # rows that one page of a filtered list looks at
 SKEW_MS = 10_000  # by which an entry of a workers' list may be younger than what it lists
 OWN_ACCOUNTS = 50  # of which received transfers are looked for
-CURSOR = re.compile(r"(\d{0,11})(?:\|(\d{1,15})\|([\x21-\x7e]{1,100}))?")
+CURSOR = re.compile(r"(\d{0,11})(?:\|(\d{1,15})\|([^\x00-\x1f]{1,300}))?")
 
 
 class Cursor(NamedTuple):
@@ -179,15 +179,18 @@ async def _questions(store: Questions, user_id: str, wanted: Wanted) -> list[Wan
     own = replace(wanted, owner_id=user_id)
     if wanted.status not in (None, Status.COMPLETED):
         return [own]
-    held = await store.accounts(Wanted(owner_id=user_id), None, OWN_ACCOUNTS)
-    ids = [account["account_id"] for account in held.items]
+    if wanted.account_id is None:
+        held = await store.accounts(Wanted(owner_id=user_id), None, OWN_ACCOUNTS)
+        accounts = [*held.items]
+    else:
+        accounts = [*(await store.documents(ACCOUNTS, [wanted.account_id])).values()]
     received = replace(wanted, status=Status.COMPLETED)
     return [
         own,
         *(
-            replace(received, account_id=account_id)
-            for account_id in ids
-            if wanted.account_id in (None, account_id)
+            replace(received, account_id=account["account_id"])
+            for account in accounts
+            if account["user_id"] == user_id
         ),
     ]
 
@@ -279,11 +282,11 @@ async def _notifications_of_tables(
     partition = queries.partition(user_id)
     head = await queries.row("notification", user_id, listing_key(user_id), versioned=False)
     top = head["listed"] if head else 0
+    before = start.place if start.number is None else None
     if start.number is not None:
         top = min(start.number, top)
-    elif start.place is not None:
-        at_ms = start.place[0] + 1
-        top = await _first(reads, "notification", user_id, listed_key_of_told, top, at_ms)
+    elif before is not None:
+        top = await _first(reads, "notification", user_id, listed_key_of_told, top, before[0] + 1)
     rows: list[Row] = []
     at, last = top, start.place
     while at > 0 and len(rows) < limit and top - at < SCAN:
@@ -296,9 +299,13 @@ async def _notifications_of_tables(
         for number, entry in zip(numbers, named, strict=True):
             at = number
             row = found[notification_key(entry["notification_id"])] if entry else None
-            if row is not None:
-                last = row["at_ms"], row["notification_id"]
-                rows += [row] if is_wanted(row) else []
+            if row is None:
+                continue
+            place = row["at_ms"], row["notification_id"]
+            if before is not None and place >= before:  # a store has shown it
+                continue
+            last = place
+            rows += [row] if is_wanted(row) else []
             if len(rows) == limit:
                 break
     return Listed(rows, Cursor(at, last) if at > 0 else None)

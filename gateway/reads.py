@@ -4,9 +4,10 @@
       a copy of before what this process knows, or a client was told --^ asks on
 
 A store that is late, or was silent a moment ago, is asked after the tables. Reviews, holds and the
-blacklist, which are short and must hold at once, come from the tables first. While no table answers
-the newest copy is the answer, however old: it says its version and where it is from. Without any
-store the tables alone are asked.
+blacklist, which are short and must hold at once, come from the tables first. A row leaves its table
+when its time is over and stays in the stores: it is not there once one of them says so, too. While no
+table answers the newest copy is the answer, however old: it says its version and where it is from.
+Without any store the tables alone are asked.
 """
 
 from __future__ import annotations
@@ -127,7 +128,10 @@ class Reads:
         return found.row
 
     async def find(self, kind: Kind, key: str) -> Found | None:
+        """The row and where it is from. None: there is none. 503: nobody knows."""
         best: Found | None = None
+        left = False  # its table has it not, or not any more
+        known = kind.removed or kind.stays or not self._stores  # by that alone
         for source in self._order(kind.name, kind.service, copies=True):
             try:
                 row = await self._row_of(source, kind, key)
@@ -135,17 +139,21 @@ class Reads:
                 self._away(source, kind.service, exc)
                 continue
             if source is self.queries:
-                # one whose time is over has left its table, and a store has it still
-                best = Found(row, TABLES) if row is not None else best
-                return self._answered(kind, key, best)
+                if row is not None:
+                    return self._answered(kind, key, Found(row, TABLES))
+                if known or best is not None:
+                    return self._answered(kind, key, best)
+                left = True
+                continue
             if row is None:
+                known = known or source in self._stores
                 continue
             if self._is_fresh(kind, key, row):
                 return self._answered(kind, key, Found(row, source.name))
             STALE.labels(kind.name, source.name).inc()
             if best is None or row["version"] > best.row["version"]:
                 best = Found(row, source.name)
-        if best is None:
+        if best is None and not (left and known):
             raise state_unavailable(
                 f"neither a worker nor a store answers for this part of {kind.service}"
             )
@@ -197,6 +205,16 @@ class Reads:
             return None
         if found is None or not self._is_current(service, aggregate_id, row_key, found):
             return None
+        if self._known is None or not self._known.has(service, aggregate_id):
+            # what came before this process began to hear is in the row alone
+            try:
+                now = await self.queries.row(service, aggregate_id, row_key)
+            except Problem as exc:
+                self._away(self.queries, service, exc)
+                return None
+            if now is None or now["version"] > found["version"]:
+                STALE.labels(service, redis.name).inc()
+                return None
         call.read_source = redis.name
         ANSWERED.labels(service, redis.name).inc()
         return found

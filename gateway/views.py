@@ -63,7 +63,7 @@ def account(row: Row) -> dict[str, Any]:
                 "held": held.get(currency, 0),
                 "overdraft_limit": limits.get(currency, 0),
             }
-            for currency, minor in row["balances"].items()
+            for currency, minor in sorted(row["balances"].items())
         ],
         "version": row["version"],
         "created_at": time_of(row["created_ms"]),

@@ -78,6 +78,7 @@ class Kind:
     prefix: str  # of the row's key in the service's table; the document's key is what follows it
     version: Callable[[Any], int] = _version  # grows with each change of the document
     removed: bool = False  # a deleted row is deleted here too; else it stays
+    stays: bool = False  # the row never leaves its table
     named: str = ""  # the document's field that is its key, which rows of older versions lack
     copied: bool = False  # each partition has a copy of the row: that of partition 0 is taken
     home: Callable[[str], str] = str  # under which key its service has the document of this key
@@ -92,8 +93,15 @@ class Kind:
 
 
 KINDS: tuple[Kind, ...] = (
-    Kind(name="users", service="user", row=User, prefix="user/"),
-    Kind(name="accounts", service="account", row=Account, prefix="account/", version=_account),
+    Kind(name="users", service="user", row=User, prefix="user/", stays=True),
+    Kind(
+        name="accounts",
+        service="account",
+        row=Account,
+        prefix="account/",
+        version=_account,
+        stays=True,
+    ),
     Kind(name="transactions", service="transaction", row=Transaction, prefix="transaction/"),
     Kind(name="payments", service="payment", row=Payment, prefix="payment/"),
     Kind(

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from pymongo import MongoClient
 
 from deploy.local.mariadb import MariaDB
 from deploy.local.mongo import Mongo
 from deploy.local.processes import free_ports
 from deploy.local.redis import Redis
 from deploy.local.server import Server
+from gateway.lists import OWN_ACCOUNTS
+from gateway.reads import BLIND_S
 from tests.forked import PIPELINE, ForkedChild
 from tests.gateway.stand import Person, Stand, stand, town, until
 from tests.gateway.test_statements import adds_up
@@ -290,6 +294,31 @@ async def test_a_list_goes_on_when_its_source_goes_away(stored: Stored, people: 
     ]
 
 
+async def test_a_list_of_notifications_shows_each_once_when_its_source_goes_away(
+    stored: Stored, people: Town
+) -> None:
+    alice, admin = await people.customer("alice"), await people.admin()
+    for number in range(5):
+        data = {"subject": "News", "text": f"number {number}"}
+        body = {"user_id": alice.user_id, "template": "message", "channel": "in_app", "data": data}
+        told = await admin.post("/api/notifications", body, Idempotency_Key=f"{number}")
+        assert told.status in (201, 202), told.text
+    path = "/api/notifications?limit=2"
+
+    async def all_there() -> Any:
+        got = await alice.get("/api/notifications")
+        return got if source(got) == "mongodb" and len(got.json["items"]) >= 5 else None
+
+    listed = (await until(all_there, "the store has all", 60)).json["items"]
+    first = await alice.get(path)
+    stored.away("mongodb", "mysql")
+    rest = await until_from(alice, f"{path}&cursor={first.json['next_cursor']}", "tables")
+    shown = [*first.json["items"], *rest.json["items"]]
+    assert [one["notification_id"] for one in shown] == [
+        one["notification_id"] for one in listed[:4]
+    ]
+
+
 async def test_a_transfer_is_in_the_list_of_whom_it_reached(people: Town) -> None:
     alice, first, _ = await funded(people)
     bob = await people.customer("bob")
@@ -339,25 +368,35 @@ async def test_entries_and_words_are_found_in_the_stores(stored: Stored, people:
     assert (await alice.get(f"/api/accounts/{first}/entries")).status == 503
 
 
+@asynccontextmanager
+async def another_gateway(stored: Stored, directory: Path) -> AsyncIterator[str]:
+    """The URL of a further gateway of the bank, ready and then stopped."""
+    (port,) = free_ports(1)
+    environment = {**stored.bank.environment, "STREAMBANK_GATEWAY_PORT": str(port)}
+    other = ForkedChild("other", [PIPELINE, "gateway"], directory, environment=environment)
+    other.start()
+    try:
+        async with aiohttp.ClientSession() as session:
+            there = Person(session, f"http://127.0.0.1:{port}", "")
+
+            async def answers() -> bool:
+                try:
+                    return (await there.get("/readiness")).status == 200
+                except aiohttp.ClientError:
+                    return False
+
+            await until(answers, "the other gateway is ready", 60)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        other.stop(grace_s=10)
+
+
 async def test_another_gateway_knows_keys_and_log_outs(
     stored: Stored, people: Town, tmp_path: Path
 ) -> None:
     alice, first, second = await funded(people)
-    (port,) = free_ports(1)
-    environment = {**stored.bank.environment, "STREAMBANK_GATEWAY_PORT": str(port)}
-    other = ForkedChild("other", [PIPELINE, "gateway"], tmp_path, environment=environment)
-    other.start()
-    try:
-        url = f"http://127.0.0.1:{port}"
+    async with another_gateway(stored, tmp_path) as url:
         there = Person(people.session, url, alice.token)
-
-        async def answers() -> bool:
-            try:
-                return (await there.get("/readiness")).status == 200
-            except aiohttp.ClientError:
-                return False
-
-        await until(answers, "the other gateway is ready", 60)
         order = {"amount": 5, "source_account_id": first, "destination_account_id": second}
         paid = await alice.pay(key="k", **order)
         again = await there.pay(key="k", wait=None, **order)
@@ -378,8 +417,24 @@ async def test_another_gateway_knows_keys_and_log_outs(
             return (await there.get("/api/accounts")).status == 401
 
         await until(out, "she is logged out there too", 60)
-    finally:
-        other.stop(grace_s=10)
+
+
+async def test_a_gateway_takes_no_rates_from_before_its_start(
+    stored: Stored, people: Town, tmp_path: Path
+) -> None:
+    operator, alice = await people.staff("operator"), await people.customer("alice")
+    path = "/api/rates?base=EUR&quote=SEK"
+    for text in ("11.1", "11.2"):  # of the first one a copy stays in Redis
+        body = {"base": "EUR", "quote": "SEK", "rate": text, "spread_ppm": 0}
+        got = await operator.ask("PUT", "/api/rates", body, Prefer="wait=20")
+        assert got.status == 200, got.text
+        if text == "11.1":
+            await until_from(alice, path, "redis")
+    async with another_gateway(stored, tmp_path) as url:
+        there = Person(people.session, url, alice.token)
+        await asyncio.sleep(BLIND_S + 1)  # so long it asks the tables in any case
+        got = await there.get(path)
+        assert [one["rate"] for one in got.json["items"]] == ["11.2"], source(got)
 
 
 async def test_rates_come_from_redis_and_the_stores_and_never_from_before(
@@ -476,3 +531,47 @@ async def test_holds_and_archived_accounts_are_in_the_stores(stored: Stored, peo
         return bool(account.json["balances"][0]["held"] == 300)
 
     await until(held, "the stores answer")
+
+
+async def test_what_has_left_its_table_is_answered_by_a_store_and_what_never_was_by_nobody(
+    stored: Stored, people: Town
+) -> None:
+    """A hold's table is asked first; it forgets a hold 30 days after its end."""
+    alice, first, _ = await funded(people)
+    body = {"account_id": first, "amount": 300, "currency": "USD"}
+    path = (await alice.post("/api/holds", body, Idempotency_Key="k")).headers["Location"]
+    left = f"{path}9"
+    with MongoClient(stored.servers["mongodb"].url) as client:
+        holds = client.get_default_database()["holds"]
+
+        async def there() -> Any:
+            return holds.find_one({"_id": path.rpartition("/")[2]})
+
+        row = await until(there, "the store has the hold", 60)
+        gone = left.rpartition("/")[2]
+        holds.insert_one({**row, "_id": gone, "hold_id": gone})
+    found = await alice.get(left)
+    assert source(found) == "mongodb"
+    assert found.json == {**(await alice.get(path)).json, "hold_id": gone}
+    assert (await alice.get(f"{path}8")).status == 404
+    stored.away("mysql")
+    assert (await alice.get(f"{path}8")).status == 404
+    stored.away("mongodb")
+    lost = await alice.get(left)
+    assert (lost.status, lost.code) == (503, "STATE_UNAVAILABLE"), lost.text
+    assert (await alice.get(f"/api/accounts/{first}x")).status == 404
+
+
+async def test_a_transfer_into_any_account_is_found_by_the_account(people: Town) -> None:
+    """Of the list of all accounts the oldest fifty are looked at."""
+    alice, first, _ = await funded(people)
+    bob = await people.customer("bob")
+    theirs = [await bob.open("USD") for _ in range(OWN_ACCOUNTS + 1)][-1]
+    paid = await alice.pay(amount=3, source_account_id=first, destination_account_id=theirs)
+    path = f"/api/transactions?account_id={theirs}"
+
+    async def listed() -> Any:
+        return (await bob.get(path)).json["items"]
+
+    (shown,) = await until(listed, "it is in the account's list")
+    assert shown["transaction_id"] == paid.json["transaction_id"]
