@@ -433,7 +433,7 @@ async def stream(call: Call, request: web.Request) -> web.StreamResponse:
 
 async def _follow(call: Call, response: web.StreamResponse, first: bytes) -> None:
     said, said_s, now = b"", 0.0, first
-    while True:
+    while await call.may_go_on():
         if now != said:
             said, said_s = now, time.monotonic()
             await response.write(b"event: minutes\ndata: %b\n\n" % now)

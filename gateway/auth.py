@@ -123,14 +123,15 @@ class Tokens:
 
     def caller(self, authorization: str | None) -> Caller:
         """Who an Authorization header stands for; 401 when for nobody."""
-        scheme, _, token = (authorization or "").partition(" ")
+        scheme, _, rest = (authorization or "").partition(" ")
+        token = rest.strip()
         known = self._verified.get(token)
         if known is not None and scheme.lower() == "bearer" and known[1] > time.time():
             self._still_in(known[2])
             return known[0]
         if scheme.lower() != "bearer" or not token:
             raise unauthenticated("send Authorization: Bearer <access token>")
-        claims = self._claims(token.strip(), "access")
+        claims = self._claims(token, "access")
         try:
             roles = frozenset(Role(name) for name in claims["roles"])
         except (KeyError, TypeError, ValueError) as exc:
@@ -150,18 +151,19 @@ class Tokens:
             raise unauthenticated("the token is of no session: log in")
         return claims
 
-    def withdrawn(self, token: str) -> Claims:
-        """Log out: this gateway takes no token of the refresh token's session. 401 when it is none."""
-        return self._withdraw(self._claims(token, "refresh", ended=True))
+    def ending(self, token: str) -> dict[str, Any]:
+        """The claims of a refresh token that is to be withdrawn. 401 when it is none."""
+        return self._claims(token, "refresh", ended=True)
 
-    def withdrawn_access(self, authorization: str) -> Claims:
-        """The same for the access token in a header."""
+    def ending_access(self, authorization: str) -> dict[str, Any]:
+        """The same of the access token in a header: one that has expired names its session, too."""
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise unauthenticated("send Authorization: Bearer <access token>")
-        return self._withdraw(self._claims(token.strip(), "access", ended=True))
+        return self._claims(token.strip(), "access", ended=True)
 
-    def _withdraw(self, claims: dict[str, Any]) -> Claims:
+    def withdraw(self, claims: dict[str, Any]) -> Claims:
+        """Log out: this gateway takes no token of the session any more."""
         said = _claimed(claims)
         ended = said.session_id or said.token_id
         until_s = int(time.time()) + REFRESH_S if said.session_id else int(claims["exp"])
@@ -176,14 +178,19 @@ class Tokens:
             raise unauthenticated("the token was logged out")
 
     def _claims(self, token: str, kind: str, *, ended: bool = False) -> dict[str, Any]:
-        """`ended`: a token of a session that has ended will do."""
+        """`ended`: an access token that has expired, and a token of a session that has ended, will do."""
         try:
             claims: dict[str, Any] = jwt.decode(
                 token,
                 self._secret,
                 algorithms=["HS256"],
                 issuer=ISSUER,
-                options={"require": ["exp", "sub", "jti", "iss"]},
+                # no clock but the issuer's says when it was issued, and that may go a second before ours
+                options={
+                    "require": ["exp", "sub", "jti", "iss"],
+                    "verify_iat": False,
+                    "verify_exp": kind != "access" or not ended,
+                },
             )
         except jwt.ExpiredSignatureError as exc:
             raise unauthenticated("the token has expired") from exc

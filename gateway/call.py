@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from gateway.auth import Caller
+from gateway.errors import Problem
 from gateway.headers import NOTHING, Prefer, Trace
 from gateway.services import Gateway
 
@@ -36,3 +37,13 @@ class Call:
     client: str = ""  # as it calls itself: User-Agent
     origin: str = ""  # the client's address, a space, the request's id
     read_source: str | None = None  # where what is answered was read
+
+    async def may_go_on(self) -> bool:
+        """Whether a stream may: the token holds, its session lives, the roles are those of its beginning."""
+        try:
+            caller = self.gateway.tokens.caller(self.authorization)
+            if caller.session_id:
+                caller = await self.gateway.sessions.admit(caller)
+        except Problem:
+            return False
+        return caller.roles == self.caller.roles

@@ -60,6 +60,14 @@ def addresses_of(text: str) -> tuple[str, ...]:
     return (str(address), *map(str, networks))
 
 
+def one_client(remote: str | None) -> str:
+    """What counts as one client: an IPv4 address, or the /64 of an IPv6 one, all of which one client may have."""
+    networks = addresses_of(remote or "")
+    if not networks:
+        return remote or "-"
+    return networks[0] if ":" not in networks[0] else networks[1]
+
+
 def listed_address(text: str) -> str | None:
     """An address or a network as the blacklist writes it; None for another, or too wide, one."""
     try:
@@ -67,5 +75,5 @@ def listed_address(text: str) -> str | None:
     except ValueError:
         return None
     if network.prefixlen == network.max_prefixlen:
-        return str(network.network_address)
+        return addresses_of(str(network.network_address))[0]  # as an order's address is written
     return str(network) if network.prefixlen in PREFIXES[network.version] else None

@@ -58,6 +58,7 @@ SERVICE = "currency"
 CACHE = "exchange_rates:{}"
 CACHED_S = 3600
 PAGE, MOST = 200, 5_000  # rates of one question, of an answer
+BEFORE: Row = {}  # instead of a rate that the history of the tables does not reach back to
 
 
 async def rates(call: Call) -> Answer:
@@ -186,8 +187,11 @@ async def _past(call: Call, base: str, quote: str | None, at_ms: int) -> list[Ro
         return [row for page in await asyncio.gather(*asked) for row in page.items]
 
     async def of_tables() -> list[Row]:
-        found = await asyncio.gather(*(_then(call, one, at_ms) for one in pairs))
-        return [row for row in found if row is not None]
+        known = await asyncio.gather(*(_kept(call, one, at_ms) for one in pairs))
+        before = [one for one, row in zip(pairs, known, strict=True) if row is BEFORE]
+        keys = [rate_key(*one.split("-")) for one in before]
+        folded = await call.gateway.past.rows(SERVICE, keys, at_ms) if keys else []
+        return [row for row in (*known, *folded) if row]
 
     return await call.gateway.reads.ask(call, "rate_history", of_store, of_tables)
 
@@ -196,8 +200,8 @@ async def _rows(store: Questions) -> list[Row]:
     return [row async for row in _listed(store)]
 
 
-async def _then(call: Call, of_pair: str, at_ms: int) -> Row | None:
-    """A pair's rate as it was, from the tables' history; of before it from the log."""
+async def _kept(call: Call, of_pair: str, at_ms: int) -> Row | None:
+    """A pair's rate as it was, from the tables' history. BEFORE: the log alone knows."""
     queries = call.gateway.queries
     partition = queries.partition(RATES)
     prefix, after = f"{HISTORY}{of_pair}/", before_history(of_pair, at_ms)
@@ -208,7 +212,7 @@ async def _then(call: Call, of_pair: str, at_ms: int) -> Row | None:
     now: Row | None = (await queries.rows(SERVICE, partition, (key,)))[key]
     if now is None or now["at_ms"] <= at_ms:
         return now
-    return await call.gateway.past.row(SERVICE, key, at_ms)
+    return BEFORE
 
 
 # rates that are set

@@ -25,6 +25,7 @@ from domain.user import Role
 from gateway import auth
 from gateway.answer import Answer, problem_answer
 from gateway.call import Call
+from gateway.client import one_client
 from gateway.errors import Problem
 from gateway.headers import NOTHING, Trace, prefer_of, trace_of
 from gateway.idempotency import key_of
@@ -45,7 +46,7 @@ log = logging.getLogger(__name__)
 
 GZIP_FROM_BYTES = 1024
 BODY_S = 30.0  # for a client to send its body
-ASIDE_BYTES = 256 << 10  # a body beyond it is parsed in a thread
+ASIDE_BYTES = 256 << 10  # a body beyond it is parsed, and compressed, in a thread
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 PRINTABLE = re.compile(r"^[\x21-\x7e]{1,128}$")
 TRACE = web.RequestKey("trace", Trace)
@@ -92,7 +93,10 @@ def endpoint(gateway: Gateway, route: Route) -> Callable[[web.Request], Awaitabl
                 given = await route.handler(call)
                 if call.read_source is not None and not route.command:
                     given.headers["X-Read-Source"] = call.read_source
-                response = respond(given, request, trace)
+                if len(given.body) > ASIDE_BYTES:  # to compress it takes its time
+                    response = await asyncio.to_thread(respond, given, request, trace)
+                else:
+                    response = respond(given, request, trace)
         except Problem as problem:
             ERRORS.labels(problem.code).inc()
             response = respond(
@@ -136,7 +140,7 @@ async def _call(gateway: Gateway, route: Route, request: web.Request, trace: Tra
         query=request.query,
         prefer=prefer_of(headers.get("Prefer")) if route.command else NOTHING,
         authorization=headers.get("Authorization"),
-        client=headers.get("User-Agent", ""),
+        client=_printable(headers.get("User-Agent", "")),
         origin=f"{request.remote or '-'} {request_id(request)}",
     )
     if route.body is not None:
@@ -150,6 +154,12 @@ async def _call(gateway: Gateway, route: Route, request: web.Request, trace: Tra
         call.signature = headers.get("Provider-Signature")
         call.raw_body = await _bytes(route, request)
     return call
+
+
+def _printable(text: str) -> str:
+    """A header's text as it may be kept: bytes that are no UTF-8, and control characters, are replaced."""
+    known = text.encode("utf-8", "replace").decode()
+    return "".join(c if c.isprintable() else "?" for c in known)
 
 
 def _check_query(route: Route, query: Mapping[str, str]) -> None:
@@ -194,7 +204,7 @@ async def _limit(gateway: Gateway, route: Route, request: web.Request, caller: C
     limiter = gateway.route_limiters.get(route.name, gateway.limiter)
     assert limiter is not None
     by_user = gateway.settings.rate_limit_by == "user" and caller.user_id
-    client = f"user={caller.user_id}" if by_user else str(request.remote)
+    client = f"user={caller.user_id}" if by_user else one_client(request.remote)
     verdict = await gateway.shared.take(limiter, client, route.name)
     request[LIMITS] = {
         "RateLimit-Policy": f'"default";q={limiter.limit};w={limiter.window_s:.0f}',
@@ -286,17 +296,33 @@ def respond(given: Answer, request: web.Request, trace: Trace) -> web.Response:
     etag = given.headers.get("ETag")
     if etag and request.method == "GET":
         headers["Cache-Control"] = "no-cache"
-        if etag in request.headers.get("If-None-Match", ""):
+        if _has(request.headers.get("If-None-Match", ""), etag):
             return web.Response(status=304, headers=headers)
     body = given.body
     if given.status != 204:
         headers["Content-Type"] = given.content_type
     if len(body) >= GZIP_FROM_BYTES:
         headers["Vary"] = "Accept-Encoding"
-        if "gzip" in request.headers.get("Accept-Encoding", ""):
+        if _takes_gzip(request.headers.get("Accept-Encoding", "")):
             body = gzip.compress(body, 5)
             headers["Content-Encoding"] = "gzip"
     return web.Response(status=given.status, body=body or None, headers=headers)
+
+
+def _has(if_none_match: str, etag: str) -> bool:
+    """RFC 9110, 13.1.2, compared weakly."""
+    given = [one.strip().removeprefix("W/") for one in if_none_match.split(",")]
+    return given == ["*"] or etag.removeprefix("W/") in given
+
+
+def _takes_gzip(accept_encoding: str) -> bool:
+    """RFC 9110, 12.5.3: named, or all are, and not with a weight of 0."""
+    weights = {}
+    for one in accept_encoding.lower().split(","):
+        name, _, parameter = one.partition(";")
+        weights[name.strip()] = parameter.replace(" ", "")
+    weight = weights.get("gzip", weights.get("x-gzip", weights.get("*", "q=0")))
+    return not re.fullmatch(r"q=0(\.0*)?", weight)
 
 
 def _headers(request: web.Request, trace: Trace) -> dict[str, str]:

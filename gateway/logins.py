@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 OPENED_S = 1.0  # a login waits so long for its session
 REFRESHED_S = 5.0
 RESET_S = 10.0
+SHOWN_S = 1.0  # in which a worker that committed shows what was heard of
 SAME_S = 0.3  # a request for a mail takes at least so long, whether anyone has the address or not
 MAILED = re.compile(r"[\x21-\x7e]{1,100}\.[0-9a-f]{64}")
 AGENT = 200  # characters of a client's name that are kept
@@ -81,11 +82,10 @@ async def login(call: Call) -> Answer:
     body = call.body
     assert isinstance(body, Login)
     address = normalised(body.email)
-    attempt = await call.gateway.throttle.begin(address, users.client_address(call))
-    user, password_hash = await _by_address(call, address)
-    if not await call.gateway.passwords.check(body.password, password_hash) or user is None:
-        raise Problem("INVALID_CREDENTIALS", headers={"WWW-Authenticate": "Bearer"})
-    await attempt.was_right()
+    async with call.gateway.throttle.attempt(address, users.client_address(call)):
+        user, password_hash = await _by_address(call, address)
+        if not await call.gateway.passwords.check(body.password, password_hash) or user is None:
+            raise Problem("INVALID_CREDENTIALS", headers={"WWW-Authenticate": "Bearer"})
     session_id, refresh_id = uuid.uuid4().hex, uuid.uuid4().hex
     command = OpenSession(
         user_id=user["user_id"],
@@ -163,11 +163,12 @@ async def logout(call: Call) -> Answer:
     tokens = call.gateway.tokens
     if body.refresh_token is None and call.authorization is None:
         raise invalid("/refresh_token", "REQUIRED", "is needed, or the access token's header")
-    ended = []
+    given = []  # all are read before the first is withdrawn
     if body.refresh_token is not None:
-        ended.append(tokens.withdrawn(body.refresh_token))
+        given.append(tokens.ending(body.refresh_token))
     if call.authorization is not None:
-        ended.append(tokens.withdrawn_access(call.authorization))
+        given.append(tokens.ending_access(call.authorization))
+    ended = [tokens.withdraw(claims) for claims in given]
     for user_id, session_id in dict.fromkeys(
         (claims.user_id, claims.session_id) for claims in ended if claims.session_id
     ):
@@ -437,6 +438,11 @@ async def _reset(call: Call, token: str, new_password: str) -> Answer:
         return refused(call, Reason.TOKEN_INVALID, {})
     if event is None:
         raise state_unavailable("the password was not set in time: ask again")
+    end_s = time.monotonic() + SHOWN_S  # its worker committed, and is about to show it
+    while time.monotonic() < end_s:
+        if await _is_reset(call, command):
+            break
+        await asyncio.sleep(0.01)
     return Answer(204)
 
 

@@ -27,7 +27,7 @@ from travel.sql import Result as Rows
 from travel.trail import exported, trail, verified
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import IO
 
     from gateway.queries import Row
@@ -58,8 +58,12 @@ class Past:
 
     async def row(self, service: str, row_key: str, at_ms: int) -> Row | None:
         """A row of a service's table as it was; None when it was not there."""
+        return next(iter(await self.rows(service, (row_key,), at_ms)), None)
 
-        def folded() -> Row | None:
+    async def rows(self, service: str, row_keys: Sequence[str], at_ms: int) -> list[Row]:
+        """Those rows of a service's table that were there, as they were."""
+
+        def folded() -> list[Row]:
             source = self._source()
             replay = Replay(
                 source.kafka,
@@ -68,8 +72,8 @@ class Past:
                 lambda _: None,
                 time.monotonic() + FOLD_S,
             )
-            found = replay.run(DECIDERS[service], at_ms, row_key).found
-            return next(map(plain, found.values()), None)
+            runs = (replay.run(DECIDERS[service], at_ms, key).found for key in row_keys)
+            return [plain(next(iter(found.values()))) for found in runs if found]
 
         try:
             return await self.aside(folded)

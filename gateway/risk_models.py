@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, create_model, field_validator, mo
 from pydantic_core import PydanticCustomError
 
 from domain.blacklist import BlacklistKind
+from domain.money import LONG_MAX
 from domain.risk_config import DEFAULT, LEVELS, MILLION, RiskConfig
 from gateway.answers import Shown
 from gateway.client import listed_address
@@ -112,7 +113,10 @@ _members: dict[str, Any] = {
         _levels,
     ),
     "version": (
-        Annotated[int | None, Field(ge=0, description="of the configuration that this replaces")],
+        Annotated[
+            int | None,
+            Field(ge=0, le=LONG_MAX, description="of the configuration that this replaces"),
+        ],
         None,
     ),
     **_numbers,

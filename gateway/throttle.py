@@ -1,7 +1,7 @@
 r"""Guessing passwords is slow: so many wrong ones for an account, so many from an address.
 
-    begin (a token of each bucket) --> wrong: they are gone --> empty: 429
-                                   \--> right: they are put back
+    a token of each bucket --> wrong: they are gone --> empty: 429
+                           \--> right, or nobody could look: they are put back
 
 Both drip back over the window. An e-mail that nobody has counts as any other, so that what is
 answered tells nothing. With Redis all gateway processes count together.
@@ -10,12 +10,16 @@ answered tells nothing. With Redis all gateway processes count together.
 from __future__ import annotations
 
 import hashlib
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from gateway.client import one_client
 from gateway.errors import Problem
 from resilience.limiter import Limiter
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from gateway.shared import Shared
     from settings import Settings
 
@@ -32,37 +36,40 @@ class Throttle:
         self._by_address = Limiter(settings.login_failures_address, window_s)
         self._mails = Limiter(settings.login_failures_account, window_s)
 
-    async def begin(self, account: str, address: str) -> Attempt:
-        """An attempt at an account (an e-mail, or a user_id) from an address. 429 if it is one too many."""
-        attempt = Attempt(self._shared, self._by_account, self._by_address, named(account), address)
-        await attempt.take()
-        return attempt
+    @asynccontextmanager
+    async def attempt(self, account: str, address: str) -> AsyncIterator[None]:
+        """An attempt at an account (an e-mail, or a user_id) from an address. 429 if it is one too many.
+
+        In the block it is found out whether the password is right. What ends in 503 was no guess; whoever goes away
+        in between has guessed.
+        """
+        buckets = (
+            (self._by_account, named(account), ACCOUNT),
+            (self._by_address, one_client(address), ADDRESS),
+        )
+        taken: list[tuple[Limiter, str, str]] = []
+        counts = True
+        try:
+            for bucket in buckets:
+                verdict = await self._shared.take(*bucket)
+                if not verdict.allowed:
+                    raise too_many(verdict.retry_s)
+                taken.append(bucket)
+            yield
+            counts = False
+        except Problem as problem:
+            counts = problem.status not in (429, 503)
+            raise
+        finally:
+            if not counts:
+                for bucket in taken:
+                    await self._shared.give_back(*bucket)
 
     async def mail(self, address: str) -> None:
         """Somebody asks for a mail, to whomever. 429 if an address asks for too many."""
-        verdict = await self._shared.take(self._mails, address, MAIL)
+        verdict = await self._shared.take(self._mails, one_client(address), MAIL)
         if not verdict.allowed:
             raise too_many(verdict.retry_s)
-
-
-class Attempt:
-    """One try. It counts as wrong until it is said to be right."""
-
-    def __init__(
-        self, shared: Shared, by_account: Limiter, by_address: Limiter, account: str, address: str
-    ) -> None:
-        self._shared = shared
-        self._buckets = ((by_account, account, ACCOUNT), (by_address, address, ADDRESS))
-
-    async def take(self) -> None:
-        for limiter, client, route in self._buckets:
-            verdict = await self._shared.take(limiter, client, route)
-            if not verdict.allowed:
-                raise too_many(verdict.retry_s)
-
-    async def was_right(self) -> None:
-        for limiter, client, route in self._buckets:
-            await self._shared.give_back(limiter, client, route)
 
 
 def named(account: str) -> str:

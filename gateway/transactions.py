@@ -362,7 +362,7 @@ async def events(call: Call, request: web.Request) -> web.StreamResponse:
 async def _follow(call: Call, watch: Watch, row: Row | None, response: web.StreamResponse) -> None:
     version, said_s = 0, time.monotonic()
     shown: Any = await _shown_or_moving(call, row)
-    while True:
+    while await call.may_go_on():
         if row is not None and shown is not None and row["version"] > version:
             version, said_s = row["version"], time.monotonic()
             await response.write(_event(version, shown))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -27,13 +27,17 @@ def _birth(text: str) -> str:
         born = date.fromisoformat(text)
     except ValueError as exc:
         raise PydanticCustomError("BAD_DATE", "is no date such as 1990-12-31") from exc
+    if born.isoformat() != text:  # a week's day, for instance
+        raise PydanticCustomError("BAD_DATE", "is no date such as 1990-12-31")
     if not born >= OLDEST:
         raise PydanticCustomError("BAD_DATE", "is before 1900")
+    if born > datetime.now(UTC).date() + timedelta(days=1):  # it may be tomorrow where they are
+        raise PydanticCustomError("BAD_DATE", "is in the future")
     return text
 
 
 def _country(code: str) -> str:
-    if not COUNTRY.match(code):
+    if not COUNTRY.fullmatch(code):
         raise PydanticCustomError("COUNTRY_UNKNOWN", "is no ISO 3166 code of two letters")
     return code
 

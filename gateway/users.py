@@ -83,12 +83,11 @@ async def password_hash(call: Call, user_id: str) -> str | None:
 async def check_password(call: Call, password: str) -> str:
     """The hash that the caller's password fits; 422 when it fits none, 429 for too many of those."""
     user_id = call.caller.user_id
-    attempt = await call.gateway.throttle.begin(user_id, client_address(call))
-    kept = await password_hash(call, user_id)
-    if not await call.gateway.passwords.check(password, kept) or kept is None:
-        raise invalid("/current_password", "WRONG_PASSWORD", "is not the password")
-    await attempt.was_right()
-    return kept
+    async with call.gateway.throttle.attempt(user_id, client_address(call)):
+        kept = await password_hash(call, user_id)
+        if not await call.gateway.passwords.check(password, kept) or kept is None:
+            raise invalid("/current_password", "WRONG_PASSWORD", "is not the password")
+        return kept
 
 
 async def register(call: Call) -> Answer:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 URL_CHARACTERS = 2_000
 RESOLVE_S = 3.0
 NAT64 = IPv6Network("64:ff9b::/96")
+# of no use to anybody, which Python 3.11 does not know: the relays of 6to4 (RFC 7526), documentation (RFC 9637)
+SPECIAL = (IPv4Network("192.88.99.0/24"), IPv6Network("3fff::/20"))
 
 
 class Private(OSError):
@@ -30,7 +32,14 @@ def is_public(address: str) -> bool:
     inner = _wrapped(found)
     if inner is not None:
         return is_public(str(inner))
-    return found.is_global and not found.is_multicast and not found.is_reserved
+    if isinstance(found, IPv6Address) and found.is_site_local:
+        return False
+    return (
+        found.is_global
+        and not found.is_multicast
+        and not found.is_reserved
+        and not any(found in network for network in SPECIAL if network.version == found.version)
+    )
 
 
 def _wrapped(address: IPv4Address | IPv6Address) -> IPv4Address | None:

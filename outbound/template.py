@@ -39,6 +39,8 @@ ALLOWED = (
     nodes.Not,
 )
 FILTERS = ("capitalize", "default", "escape", "lower", "title", "trim", "upper")
+ARGUMENTS = {"default": (1, 2), "money": (1, 1)}  # least and most of a filter; the others take none
+UNFIT = (TypeError, ValueError, ArithmeticError, LookupError)  # of an operation on its data
 
 
 class BadTemplate(Exception):
@@ -77,6 +79,8 @@ def variables(source: str) -> frozenset[str]:
         raise BadTemplate(f"line {getattr(exc, 'lineno', 1)}: {exc}") from exc
     except (RecursionError, SyntaxError, MemoryError) as exc:
         raise BadTemplate("is nested too deep") from exc
+    except UNFIT as exc:  # what is constant is computed here
+        raise BadTemplate(f"can't be computed: {exc}") from exc
     return frozenset(meta.find_undeclared_variables(tree))
 
 
@@ -89,7 +93,16 @@ def _check(tree: nodes.Template) -> None:
             raise BadTemplate(f"line {node.lineno}: {name} has no place in a template")
         if depth > DEPTH:
             raise BadTemplate("is nested too deep")
+        if isinstance(node, nodes.Filter):
+            _check_arguments(node)
         found += [(child, depth + 1) for child in node.iter_child_nodes()]
+
+
+def _check_arguments(node: nodes.Filter) -> None:
+    least, most = ARGUMENTS.get(node.name, (0, 0))
+    if node.kwargs or node.dyn_args or node.dyn_kwargs or not least <= len(node.args) <= most:
+        takes = f"{least} to {most} arguments" if most else "no arguments"
+        raise BadTemplate(f"line {node.lineno}: {node.name} takes {takes}")
 
 
 def _tree(source: str) -> nodes.Template:
@@ -119,6 +132,8 @@ def render(source: str, data: Mapping[str, str], *, html: bool = False) -> str:
             parts.append(part)
     except TemplateError as exc:
         raise BadTemplate(str(exc)) from exc
+    except UNFIT as exc:  # all data are texts: one compared with a number, for instance
+        raise BadTemplate(f"does not fit its data: {exc}") from exc
     return "".join(parts)
 
 

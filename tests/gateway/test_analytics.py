@@ -211,6 +211,17 @@ async def test_the_stream_says_what_ends(people: Town, analyst: Person) -> None:
         await until(more, "the stream says that transactions ended", 40)
 
 
+async def test_the_stream_ends_with_its_session(people: Town) -> None:
+    listening = await people.staff("analyst")
+    headers = {"Authorization": f"Bearer {listening.token}"}
+    url = f"{listening.url}/api/analytics/stream"
+    async with listening.session.get(url, headers=headers) as response:
+        await said(response)
+        assert (await listening.post("/api/auth/logout")).status == 204
+        await asyncio.wait_for(response.content.read(), 20)
+        assert response.content.at_eof()
+
+
 async def said(response: Any) -> Any:
     while True:
         line = await asyncio.wait_for(response.content.readline(), 30)

@@ -81,6 +81,13 @@ async def test_a_rate_at_a_past_time(people: Town) -> None:
     assert (await operator.get("/api/rates?at=tomorrow")).code == "BAD_QUERY"
 
 
+async def test_rates_of_many_pairs_at_a_time_that_the_tables_do_not_reach(people: Town) -> None:
+    many = ("AUD", "BRL", "CAD", "CZK", "DKK", "HKD", "HUF", "ILS", "INR", "MXN", "PLN", "ZAR")
+    operator = await set_rates(people, **dict.fromkeys(many, "1.5"))
+    got = await operator.get("/api/rates?base=EUR&at=2020-01-01T00:00:00Z")
+    assert (got.status, got.json["items"]) == (200, []), got.text
+
+
 @pytest.mark.parametrize(
     ("body", "pointer", "code"),
     [

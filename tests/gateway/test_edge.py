@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import jwt
+import orjson
 import pytest
 
-from tests.gateway.stand import SECRET
+from tests.gateway.stand import ADMIN, PASSWORD, SECRET
 
 if TYPE_CHECKING:
     from tests.gateway.stand import Stand, Town
@@ -276,6 +277,44 @@ async def test_what_is_large_is_compressed(bank: Stand) -> None:
     ):
         assert response.headers["Content-Encoding"] == "gzip"
         assert gzip.decompress(await response.read()).startswith(b"{")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoded"),
+    [("gzip", True), ("br, GZIP;q=0.5", True), ("*", True), ("gzip;q=0, *", False), ("gzip; q=0.0", False),
+     ("identity", False)],
+)  # fmt: skip
+async def test_compression_is_as_the_client_wants_it(
+    bank: Stand, accepted: str, encoded: bool
+) -> None:
+    async with (
+        aiohttp.ClientSession(auto_decompress=False) as session,
+        session.get(
+            f"{bank.url}/api/openapi.json", headers={"Accept-Encoding": accepted}
+        ) as response,
+    ):
+        assert ("Content-Encoding" in response.headers) is encoded
+
+
+async def test_any_version_is_a_match_of_a_star(people: Town) -> None:
+    alice = await people.customer("alice")
+    path = f"/api/accounts/{await alice.open('USD')}"
+    tag = (await alice.get(path)).headers["ETag"]
+    for given, status in (("*", 304), (f'"none", W/{tag}', 304), ('"none"', 200), (tag[:-1], 200)):
+        assert (await alice.get(path, If_None_Match=given)).status == status, given
+
+
+async def test_a_client_whose_name_is_no_text_can_log_in(bank: Stand) -> None:
+    body = orjson.dumps({"email": ADMIN, "password": PASSWORD})
+    host, _, port = bank.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        b"POST /api/auth/login HTTP/1.1\r\nHost: bank\r\nUser-Agent: \xff\xfe\r\n"
+        b"Connection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+        % (len(body), body)
+    )
+    assert (await reader.readline()).split()[1] == b"200"
+    writer.close()
 
 
 async def test_documents_and_their_assets_come_from_here(people: Town) -> None:

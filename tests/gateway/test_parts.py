@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
 from contextlib import suppress
 from typing import Any
 
+import jwt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,14 +18,19 @@ from domain.services import DECIDERS
 from domain.user import Role
 from gateway import auth, errors, passwords, views
 from gateway.answer import Answer
+from gateway.client import listed_address, one_client
 from gateway.errors import Problem
 from gateway.headers import prefer_of, trace_of
 from gateway.idempotency import Idempotency, hash_of, key_of, named, scope_of
+from gateway.log_outs import LogOuts
 from gateway.models import parsed
 from gateway.openapi import document
 from gateway.rehearsal import as_row
 from gateway.routes import ROUTES
+from gateway.shared import Shared
+from gateway.throttle import Throttle
 from resilience.limiter import Limiter
+from settings import Settings
 from tests.domain.simulator import run
 
 SCOPE = scope_of("alice", "POST /api/transactions", "k")
@@ -155,6 +163,70 @@ def test_tokens_say_who_and_what() -> None:
         with pytest.raises(Problem) as refused:
             wrong()
         assert refused.value.status == 401
+
+
+def test_a_token_of_a_clock_that_goes_before_ours_is_taken() -> None:
+    tokens = auth.Tokens("x" * 32, 60)
+    now = int(time.time())
+    ahead = {"iss": auth.ISSUER, "sub": "a", "jti": "j", "typ": "access", "roles": ["customer"]}
+    token = jwt.encode({**ahead, "iat": now + 3, "exp": now + 60}, "x" * 32, algorithm="HS256")
+    assert tokens.caller(f"Bearer   {token} ").user_id == "a"
+
+
+def test_who_logs_out_may_be_late() -> None:
+    session_id = uuid.uuid4().hex
+    told: list[str] = []
+    tokens = auth.Tokens("x" * 32, -60, told=lambda ended, _: told.append(ended))
+    issued = tokens.issue("alice", [Role.CUSTOMER], session_id, "token", 7)
+    header = f"Bearer {issued['access_token']}"
+    with pytest.raises(Problem):
+        tokens.caller(header)
+    tokens.withdraw(tokens.ending_access(header))
+    assert told == [session_id]
+
+
+@pytest.mark.parametrize(
+    ("ends", "counted"),
+    [
+        (None, False),
+        (Problem("INVALID_CREDENTIALS"), True),
+        (Problem("STATE_UNAVAILABLE"), False),
+        (asyncio.CancelledError(), True),
+    ],
+)
+async def test_what_counts_as_a_guess(ends: BaseException | None, counted: bool) -> None:
+    settings = Settings(login_failures_account=1)
+    throttle = Throttle(Shared(None, LogOuts()), settings)
+    with suppress(Problem, asyncio.CancelledError):
+        async with throttle.attempt("alice", "192.0.2.1"):
+            if ends is not None:
+                raise ends
+    if counted:
+        with pytest.raises(Problem):
+            async with throttle.attempt("alice", "192.0.2.2"):
+                pass
+    else:
+        async with throttle.attempt("alice", "192.0.2.2"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("remote", "client"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1:2:3:4", "2001:db8::/64"),
+        ("2001:db8::4:3:2:1", "2001:db8::/64"),
+        (None, "-"),
+    ],
+)
+def test_what_counts_as_one_client(remote: str | None, client: str) -> None:
+    assert one_client(remote) == client
+
+
+def test_a_mapped_address_is_listed_as_orders_come_from_it() -> None:
+    assert listed_address("::ffff:192.0.2.1") == "192.0.2.1"
+    assert listed_address("2001:db8::1") == "2001:db8::1"
 
 
 def test_every_byte_of_a_long_password_counts() -> None:

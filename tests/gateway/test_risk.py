@@ -123,6 +123,8 @@ async def test_the_configuration_is_set_and_binds(people: Town) -> None:
     late = await put(officer, {"version": before["version"], "recipient_points": 7})
     assert (late.status, late.code) == (422, "VERSION_PASSED")
     assert spoke(await officer.post(SCORE, order(source, other))) == {"new_recipient": 6}
+    huge = await put(officer, {"version": 2**63})
+    assert (huge.status, huge.code) == (422, "INVALID_BODY")
     crossed = await put(officer, {"minute_review": 70})
     assert (crossed.status, crossed.code) == (422, "INVALID_COMMAND")
     wrong = await put(officer, {"levels": [], "night_points": -1, "colour": 1})
