@@ -151,13 +151,12 @@ def _responses(route: Route, names: dict[type, str]) -> dict[str, Any]:
             "description": "accepted" if status == 202 else "success",
             "headers": _headers(route, status),
         }
-        if model is not None:
-            found[str(status)]["content"] = {"application/json": {"schema": _ref(model, names)}}
-            for kind in route.files:
-                found[str(status)]["content"][kind] = {"schema": {"type": "string"}}
-        elif route.streams:
-            found[str(status)]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
-    if route.reads:
+        content = {} if model is None else {"application/json": {"schema": _ref(model, names)}}
+        for kind in route.files or (("text/event-stream",) if route.streams else ()):
+            content[kind] = {"schema": {"type": "string"}}
+        if content:
+            found[str(status)]["content"] = content
+    if route.reads or _is_versioned(route):
         found["304"] = {"description": "the version of If-None-Match is still the newest"}
     for status in _problems(route):
         found[str(status)] = {
@@ -174,6 +173,7 @@ def _headers(route: Route, status: int) -> dict[str, Any]:
         optional += ["RateLimit-Policy", "RateLimit"]
     if route.reads and status == 200:
         required.append("X-Read-Source")
+    if (route.reads or _is_versioned(route)) and status == 200:
         optional += ["ETag"]
     if route.command and status < 300 and not (route.rehearsed and status == 200):
         required.append("Location")
@@ -188,6 +188,13 @@ def _headers(route: Route, status: int) -> dict[str, Any]:
         }
         for name in (*required, *optional)
     }
+
+
+def _is_versioned(route: Route) -> bool:
+    """Whether what it answers has a version, which is its ETag then."""
+    return route.method == "GET" and any(
+        "version" in getattr(model, "model_fields", ()) for model in route.answers.values()
+    )
 
 
 def _problems(route: Route) -> list[int]:

@@ -321,6 +321,7 @@ ROUTES: tuple[Route, ...] = (
         choices={"format": statements.FORMATS},
         streams=True,
         files=tuple(MEDIA_TYPES.values()),
+        refusals=(422,),
     ),
     _command(
         f"{ACCOUNT}/freeze",
@@ -984,6 +985,7 @@ ROUTES: tuple[Route, ...] = (
         roles=auth.AUDITORS,
         query={**PAGE, **OF_AUDIT},
         reads=True,
+        refusals=(422,),
     ),
     _get(
         "/api/audit/verify",
@@ -993,6 +995,7 @@ ROUTES: tuple[Route, ...] = (
         roles=auth.AUDITORS,
         query={"from": "trust what was before the last checkpoint before this time (RFC 3339)"},
         reads=True,
+        refusals=(422,),
     ),
     _get(
         "/api/audit/export",
@@ -1002,6 +1005,8 @@ ROUTES: tuple[Route, ...] = (
         roles=auth.AUDITORS,
         query=OF_AUDIT,
         streams=True,
+        files=("application/x-ndjson",),
+        refusals=(422,),
     ),
     _get(
         "/api/analytics/reports",
@@ -1025,6 +1030,7 @@ ROUTES: tuple[Route, ...] = (
             "type": tuple(TransactionType),
         },
         reads=True,
+        refusals=(422,),
     ),
     _get(
         "/api/analytics/users/{user_id}",

@@ -210,6 +210,10 @@ def as_documented(method: str, path: str, got: Got) -> None:
     if got.status >= 400:
         assert got.headers["Content-Type"] == "application/problem+json", got.text
         model = ProblemDocument
+    elif "content" in described[str(got.status)]:
+        kinds = {kind.partition(";")[0] for kind in described[str(got.status)]["content"]}
+        given = got.headers["Content-Type"].partition(";")[0]
+        assert given in kinds, f"{route.name} does not say {given}"
     if model is not None and "fields=" not in query and "json" in got.headers["Content-Type"]:
         model.model_validate_json(got.text)
 
