@@ -425,8 +425,8 @@ async def stream(call: Call, request: web.Request) -> web.StreamResponse:
     first = await call.gateway.live.now()
     headers = {**call.headers, "Content-Type": "text/event-stream"}
     response = web.StreamResponse(headers=headers)
-    await response.prepare(request)
     with suppress(ConnectionResetError):  # the client went away
+        await response.prepare(request)
         await _follow(call, response, first)
     return response
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -209,8 +210,9 @@ async def export(call: Call, request: web.Request) -> web.StreamResponse:
             "Content-Disposition": 'attachment; filename="audit.ndjson"',
         }
         response = web.StreamResponse(headers=headers)
-        await response.prepare(request)
-        await _send(file, response)
+        with suppress(ConnectionResetError):  # the client went away
+            await response.prepare(request)
+            await _send(file, response)
     return response
 
 

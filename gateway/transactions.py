@@ -353,8 +353,8 @@ async def events(call: Call, request: web.Request) -> web.StreamResponse:
         row: Row | None = await mine(call, transaction_id)
         headers = {**call.headers, "Content-Type": "text/event-stream"}
         response = web.StreamResponse(headers=headers)
-        await response.prepare(request)
         with suppress(ConnectionResetError):  # the client went away
+            await response.prepare(request)
             await _follow(call, watch, row, response)
         return response
 
