@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -284,25 +285,30 @@ async def listing(call: Call) -> Answer:
     if call.query.get("q"):
         return await _search(call, call.query["q"])
     query, user_id = call.query, await pages.user_of(call)
-    wanted = Wanted(
+    wanted = _narrowed(call)
+    listed = await lists.transactions(call, user_id, wanted, lambda row: _wanted(call, row))
+    items = [views.picked(await shown_fully(call, row), query.get("fields")) for row in listed.rows]
+    return answer({"items": items, "next_cursor": listed.next_cursor})
+
+
+def _narrowed(call: Call) -> Wanted:
+    query = call.query
+    return Wanted(
         account_id=query.get("account_id"),
         type=query.get("type"),
         status=query.get("status"),
         currency=query.get("currency"),
     )
-    listed = await lists.transactions(call, user_id, wanted, lambda row: _wanted(call, row))
-    items = [views.picked(await shown_fully(call, row), query.get("fields")) for row in listed.rows]
-    return answer({"items": items, "next_cursor": listed.next_cursor})
 
 
 async def _search(call: Call, words: str) -> Answer:
     """Those whose description or reference has the words: the caller's own; any to staff."""
     reads, limit = call.gateway.reads, pages.limit_of(call)
     of_all = call.caller.may(auth.STAFF_READS) and "user_id" not in call.query
-    owner_id = None if of_all else await pages.user_of(call)
+    wanted = replace(_narrowed(call), owner_id=None if of_all else await pages.user_of(call))
 
     async def of_store(store: Questions) -> Sequence[Row]:
-        return await store.search_transactions(words, owner_id, limit)
+        return await store.search_transactions(words, wanted, limit)
 
     found = await reads.ask(call, "transactions", of_store, kinds=(TRANSACTIONS,))
     rows = [row for row in await reads.renewed(TRANSACTIONS, found) if _wanted(call, row)]

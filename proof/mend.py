@@ -17,7 +17,6 @@ from confluent_kafka import ConsumerGroupState, Producer
 from domain.decider import Overlay, put
 from proof.fold import UNFOLDABLE, events
 from proof.reader import Reader
-from streaming.admin import Admin
 from streaming.owners import described
 
 if TYPE_CHECKING:
@@ -76,6 +75,9 @@ class Mend:
         )
 
     def _nobody_runs(self, group: str, left_s: float) -> None:
+        # with it comes Faust, which no other command is to wait for
+        from streaming.admin import Admin
+
         until_s = time.monotonic() + left_s
         with Admin(self._kafka) as admin:
             while True:

@@ -232,10 +232,10 @@ class MongoDB:
         return await self._search("users", text, {}, limit)
 
     async def search_transactions(
-        self, text: str, owner_id: str | None, limit: int
+        self, text: str, wanted: Wanted, limit: int
     ) -> Sequence[Document]:
-        owner = {} if owner_id is None else {"order.owner_id": {"$eq": owner_id}}
-        return await self._search("transactions", text, owner, limit)
+        narrowed = TRANSACTIONS.filter(wanted, None)
+        return await self._search("transactions", text, narrowed, limit)
 
     # positions
 

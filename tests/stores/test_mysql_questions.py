@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest_asyncio
 
 from stores import mysql_lists
 from stores.catalog import KINDS, Batch, Change, json_of
-from stores.mysql_lists import Query, page, search
+from stores.mysql_lists import Query, narrowing, page, search
 from stores.mysql_tables import TABLES
 from stores.questions import Page, Wanted
 from tests.domain.stories import NOON_MS
@@ -170,7 +171,13 @@ async def test_a_list_goes_along_its_index(
 async def test_a_search_goes_along_the_words(store: MySQL) -> None:
     for query in (
         search(TABLES["users"], ("name", "email"), "ada7", 10),
-        search(TABLES["transactions"], ("description", "reference"), "ref7", 10, "u7"),
+        search(
+            TABLES["transactions"],
+            ("description", "reference"),
+            "ref7",
+            10,
+            narrowing(mysql_lists.TRANSACTIONS, Wanted(owner_id="u7", account_id="a7")),
+        ),
     ):
         assert query is not None
         assert [step["type"] for step in plan(store, query)] == ["fulltext"]
@@ -220,9 +227,24 @@ async def test_searches(store: MySQL) -> None:
     assert [u["user_id"] for u in await store.search_users("ada7@bank.example", 10)] == ["u7"]
     assert len(await store.search_users("lovelace of ada", 5)) == 0  # "of" is nowhere
     assert len(await store.search_users("LOVELACE", 5)) == 5
-    mine = await store.search_transactions("rent ref7", "u7", 10)
+    mine = await store.search_transactions("rent ref7", Wanted(owner_id="u7"), 10)
     assert [t["order"]["transaction_id"] for t in mine] == ["t00007"]
-    assert await store.search_transactions("rent ref7", "u8", 10) == []
+    assert await store.search_transactions("rent ref7", Wanted(owner_id="u8"), 10) == []
+    (one,) = mine
+    order = one["order"]
+    narrowed = Wanted(
+        account_id=order["source_account_id"], status=one["status"], type=order["type"],
+        currency=order["currency"],
+    )  # fmt: skip
+    for wanted in (narrowed, replace(narrowed, account_id=order["destination_account_id"])):
+        assert await store.search_transactions("rent ref7", wanted, 10) == mine
+    for other in (
+        {"account_id": "none"},
+        {"status": "none"},
+        {"type": "none"},
+        {"currency": "XXX"},
+    ):
+        assert await store.search_transactions("rent ref7", replace(narrowed, **other), 10) == []
     for text in ("", '" + - * ( ) ~ < > @', "a", "'; DROP TABLE users --", "\0 %s \\"):
         await store.search_users(text, 5)
 
