@@ -77,15 +77,17 @@ class Admin:
         self._config, self._group = {**config}, group or "ask"
         self._lock = threading.Lock()
         self._clients: dict[str, _Asked[Any]] = {}  # by what they are for, made when first asked
-        if group is not None:  # they find its coordinator meanwhile
-            for isolation in (READ_UNCOMMITTED, READ_COMMITTED):
-                self._clients[isolation] = _Asked(self._reader(isolation))
 
     def __enter__(self) -> Admin:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def meet_coordinator(self) -> None:
+        """Make the clients that ask for the group's offsets: they find its coordinator until they are asked."""
+        for isolation in (READ_UNCOMMITTED, READ_COMMITTED):
+            self._leave(self._take(isolation, partial(self._reader, isolation)))
 
     def close(self, within_s: float = CLOSE_S) -> None:
         """Close the clients, those that are asked just now once they are not; waits `within_s` for each at most."""

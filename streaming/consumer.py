@@ -110,6 +110,7 @@ class Consumer(Service, ConsumerT):
 
     async def on_start(self) -> None:
         self._admin = Admin(self.driver.client(self.app_id), self.app_id)
+        self._admin.meet_coordinator()
         self._held = held.Held(self.app_id, self._admin)
         self._consumer = KafkaConsumer(self.driver.consumer(self.app_id))
         await self._call(self._writer.open)
