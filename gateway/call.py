@@ -42,8 +42,7 @@ class Call:
         """Whether a stream may: the token holds, its session lives, the roles are those of its beginning."""
         try:
             caller = self.gateway.tokens.caller(self.authorization)
-            if caller.session_id:
-                caller = await self.gateway.sessions.admit(caller)
+            caller = await self.gateway.sessions.admit(caller)
         except Problem:
             return False
         return caller.roles == self.caller.roles

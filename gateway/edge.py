@@ -186,8 +186,7 @@ async def _caller(gateway: Gateway, route: Route, request: web.Request) -> Calle
     if route.roles is not None:
         try:
             caller = gateway.tokens.caller(request.headers.get("Authorization"))
-            if caller.session_id:
-                caller = await gateway.sessions.admit(caller)
+            caller = await gateway.sessions.admit(caller)
         except Problem as problem:
             refusal = problem
     limited = gateway.limiter is not None and route.path.startswith("/api/")

@@ -61,8 +61,10 @@ class Sessions:
         self._away_until_s = 0.0
 
     async def admit(self, caller: Caller) -> Caller:
-        """The caller with the roles of now; 401 when the session has ended."""
+        """The caller with the roles of now; 401 when the session has ended. One of no session is as the token says."""
         user_id, session_id = caller.user_id, caller.session_id
+        if not session_id:
+            return caller
         known = self._users.get(user_id)
         if known is None or known.sessions.get(session_id, 0.0) < time.monotonic():
             known = await self._asked(caller)
