@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from domain.reporting import Definition, Filter, Operator, Source
+from travel.moments import EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NUMBER_LIMIT = 10**18
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Kind(StrEnum):
